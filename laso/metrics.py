@@ -31,15 +31,16 @@ def _ap(s, t):
     above,hits = n-torch.searchsorted(ranked, pos),m-torch.searchsorted(pos, pos)
     return ((hits/above.double())*(pos > -math.inf)).sum(-1)/n_pos
 
-# %% ../nbs/40_metrics.ipynb #8c96899b
+# %% ../nbs/40_metrics.ipynb #5d4416da
 def _check(scores, targets):
     "`targets` as bool in the shape of `scores`, or what is wrong with them."
     if scores.dim() < 2 or 0 in scores.shape:
         raise ValueError(f"expected scores of shape (..., n, n_lbl), n and n_lbl at least 1, got {tuple(scores.shape)}")
-    if targets.shape[-2:] != scores.shape[-2:] or targets.shape not in (scores.shape, scores.shape[-2:]):
-        raise ValueError(f"expected targets of shape {tuple(scores.shape[-2:])} or {tuple(scores.shape)}, "
-                         f"got {tuple(targets.shape)}")
-    if not ((targets == 0) | (targets == 1)).all(): raise ValueError("expected multi-hot targets of 0 and 1")
+    if targets.shape not in (scores.shape, scores.shape[-2:]):
+        shapes = ' or '.join(dict.fromkeys((f'{tuple(scores.shape[-2:])}', f'{tuple(scores.shape)}')))
+        raise ValueError(f"expected targets of shape {shapes}, got {tuple(targets.shape)}")
+    if not ((targets == 0) | (targets == 1)).all():
+        raise ValueError("expected multi-hot targets of 0 and 1; round or threshold them first")
     return targets.bool().expand(scores.shape)
 
 # %% ../nbs/40_metrics.ipynb #7066eb8c
@@ -57,13 +58,14 @@ def average_precision(
            for a,b in zip(s.split(size), t.split(size))]
     return torch.cat(aps).float().reshape(*lead, n_lbl)
 
-# %% ../nbs/40_metrics.ipynb #bf06cd94
+# %% ../nbs/40_metrics.ipynb #7c33569f
 def n_classes_with_positive(
     targets:Tensor, # labels in {0,1}, (..., n, n_lbl)
 ) -> Tensor: # (...) count of classes that `mean_ap` averages over
     "How many classes have a positive image; the others are left out of `mean_ap`."
     return targets.bool().any(-2).sum(-1)
 
+# %% ../nbs/40_metrics.ipynb #2daad851
 def mean_ap(
     scores:Tensor, # finite scores, (..., n, n_lbl), any dtype; logits or probabilities
     targets:Tensor, # labels in {0,1}, (n, n_lbl) for all or (..., n, n_lbl)
@@ -71,32 +73,37 @@ def mean_ap(
     "Macro mean of `average_precision` over the classes that have a positive."
     return average_precision(scores, targets).nanmean(-1)
 
-# %% ../nbs/40_metrics.ipynb #5519c089
+# %% ../nbs/40_metrics.ipynb #faf1a4b2
 class Interval(namedtuple('Interval', 'mean half')):
     "A mean and half of the width of its 95 % interval."
     __slots__ = ()
     def __repr__(self): return f'{self.mean:.3f} ± {self.half:.3f}'
 
+def _floats(v): return v.detach().cpu().double().numpy() if isinstance(v, Tensor) else np.asarray(v, dtype=float)
+
 def mean_ci(
     values:Tensor|list, # one finite value per support set, (n,)
 ) -> Interval: # half is NaN for a single value
     "Mean of `values` with its 95 % t-interval."
-    v = np.asarray(values, dtype=float)
+    v = _floats(values)
     if v.ndim != 1 or not v.size: raise ValueError(f"expected a list of at least one value, got shape {v.shape}")
     if not np.isfinite(v).all(): raise ValueError(f"expected finite values, got {(~np.isfinite(v)).sum()} that are not")
     half = stdtrit(v.size-1, .975)*v.std(ddof=1)/math.sqrt(v.size) if v.size > 1 else math.nan
     return Interval(float(v.mean()), float(half))
 
+# %% ../nbs/40_metrics.ipynb #9e95b442
 def paired_ci(
     a:Tensor|list, # one value per support set, (n,)
     b:Tensor|list, # values of the other method on the same support sets, (n,)
 ) -> Interval: # of a-b
     "Mean of the paired differences `a`-`b` with its 95 % t-interval."
-    a,b = (np.asarray(o, dtype=float) for o in (a, b))
+    a,b = _floats(a),_floats(b)
     if a.shape != b.shape: raise ValueError(f"expected b of shape {a.shape}, got {b.shape}")
     return mean_ci(a-b)
 
-# %% ../nbs/40_metrics.ipynb #72d8c9a6
+# %% ../nbs/40_metrics.ipynb #808dd605
+def _mean_ap(preds, targs, cols): return mean_ap(preds[:,cols], targs[:,cols]).item()
+
 class MeanAP(AccumMetric):
     "fastai metric: `mean_ap` of all batches together, if wanted only of the classes `cols`."
     def __init__(self,
@@ -104,4 +111,4 @@ class MeanAP(AccumMetric):
         name:str='mean_ap', # name in the table
     ):
         cols = slice(None) if cols is None else torch.as_tensor(cols)
-        super().__init__(lambda preds, targs: mean_ap(preds[:,cols], targs[:,cols]).item(), flatten=False, name=name)
+        super().__init__(_mean_ap, flatten=False, name=name, cols=cols)
