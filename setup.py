@@ -3,21 +3,20 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
 
-cfg = ConfigParser(delimiters=['='])
-cfg.read(Path(__file__).with_name('settings.ini'), encoding='utf8')
-cfg = cfg['DEFAULT']
+here = Path(__file__).parent
+ini = ConfigParser(delimiters=['='], interpolation=None)
+ini.read(here/'settings.ini', encoding='utf8')
+cfg = ini['DEFAULT']
 
 setup(name=cfg['lib_name'],
       version=cfg['version'],
       description=cfg['description'],
       keywords=cfg['keywords'].split(),
       author=cfg['author'],
-      license='Apache-2.0',
-      python_requires=f">={cfg['min_python']}",
+      license=cfg['license'],
       packages=find_packages(include=['laso', 'laso.*']),
-      package_data={'laso': ['*.json']},
       install_requires=cfg['requirements'].split(),
       extras_require={'dev': cfg['dev_requirements'].split()},
-      entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['laso=laso._modidx:d']},
-      long_description=Path(__file__).with_name('README.md').read_text(encoding='utf8'),
+      entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['laso = laso._modidx:d']},
+      long_description=(here/'README.md').read_text(encoding='utf8'),
       long_description_content_type='text/markdown')

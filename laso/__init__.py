@@ -1,1 +1,23 @@
+"""A picture often shows several things. `laso` trains small networks that take the *features* of two pictures and return
+the features of an imagined third one, whose label set is the union, the intersection or the difference of the two.
+They are trained on classes with many pictures and work on classes that they never saw, so a handful of examples of new
+classes can be turned into many. The method is that of
+[LaSO (Alfassy et al., CVPR 2019)](https://arxiv.org/abs/1902.09811).
 
+Modules:
+
+- `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
+- `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
+- `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
+- `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
+- `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
+- `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
+- `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
+- `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
+- `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone"""
+
+from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
+
+try: __version__ = _version('laso')
+except _NotInstalled: __version__ = '0+unknown'

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Build the documentation site in _docs/ without Quarto, and fail on a broken link.
+
+nbdev turns the notebooks into pages for readers in _proc/, smalldocs makes HTML of them. In between, what the two
+see differently is settled: page names (nbdev's links leave out a notebook's number) and links to source code (there
+is no address for them until pyproject.toml has one). Afterwards formulas become MathML, which needs no network."""
+import html, json, re, shutil, subprocess, sys
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+import yaml
+from nbdev.config import get_config, nbpath2html
+
+ROOT = Path(__file__).resolve().parent.parent
+PROC,DOCS = ROOT/'_proc',ROOT/'_docs'
+
+# ---- between nbdev and smalldocs
+
+def page_name(path): return nbpath2html(path).with_suffix('.ipynb')
+
+def sidebar(entries):
+    "The sidebar with each `auto` pattern replaced by the pages that it stands for, without empty sections."
+    for e in entries:
+        if 'auto' in e: yield from (page_name(p.relative_to(PROC)).as_posix() for p in sorted(PROC.glob(e['auto'])))
+        elif 'contents' in e:
+            if inner := list(sidebar(e['contents'])): yield {**e, 'contents': inner}
+        else: yield e
+
+def fix_links(text):
+    "Markdown without links to source code that has no address, and with links to notebooks by their page names."
+    if not get_config(ROOT).git_url: text = re.sub(r'\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*', '', text)
+    return re.sub(r'\]\(((?![a-z]+:)[^)#]*\.ipynb)', lambda m: f']({page_name(m[1]).as_posix()}', text)
+
+def fix_page(path):
+    "Rewrite the links of a processed notebook and give it its page name; the front matter no longer needs `output-file`."
+    nb = json.loads(path.read_text(encoding='utf8'))
+    for c in nb['cells']:
+        src = ''.join(c['source'])
+        if c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', src, flags=re.M)
+        if c['cell_type'] == 'markdown': c['source'] = fix_links(re.sub(r'\A(#\|.*\n)+', '', src))
+        for o in c.get('outputs', []):
+            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = fix_links(''.join(md))
+    path.unlink()
+    path.with_name(page_name(path).name).write_text(json.dumps(nb), encoding='utf8')
+
+def process():
+    "Fill _proc/ with pages that smalldocs can render, and return the notebooks that no section of the sidebar shows."
+    shutil.rmtree(PROC, ignore_errors=True)
+    subprocess.run([sys.executable, '-c', 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=2)'], cwd=ROOT, check=True)
+    cfg = yaml.safe_load((PROC/'_quarto.yml').read_text(encoding='utf8'))
+    side = cfg['website']['sidebar']
+    side['contents'] = list(sidebar(side['contents']))
+    (PROC/'_quarto.yml').write_text(yaml.safe_dump(cfg, sort_keys=False), encoding='utf8')
+    nbs = list(PROC.rglob('*.ipynb'))
+    for p in nbs: fix_page(p)
+    shown = json.dumps(side['contents'])
+    return [str(p.relative_to(PROC)) for p in nbs if f'"{page_name(p.relative_to(PROC)).as_posix()}"' not in shown]
+
+# ---- after smalldocs
+
+def mathml(page):
+    "The page with MathML in the place of TeX, and without the scripts that would render TeX."
+    from latex2mathml.converter import convert
+    def one(m):
+        try: res = convert(html.unescape(m[2]), display='block' if m[1] == 'display' else 'inline')
+        except Exception as e: raise SystemExit(f'cannot convert the formula {m[2]!r}: {e!r}') from e
+        return res.replace('<mi>&#x029F5;</mi>', '<mo>&#x02216;</mo>') # few fonts have the first form of \\setminus
+    page = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', one, page, flags=re.S)
+    return re.sub(r'<(?:link|script)\b[^>]*katex[^>]*>(?:</script>)?\n?', '', page)
+
+class Page(HTMLParser):
+    "The ids of a page, and its links and pictures with the line that each stands on."
+    def __init__(self, text):
+        super().__init__()
+        self.ids,self.refs = set(),[]
+        self.feed(text)
+    def handle_starttag(self, tag, attrs):
+        for k,v in attrs:
+            if v and k in ('id', 'name'): self.ids.add(v)
+            if v and k in ('href', 'src'): self.refs.append((v, self.getpos()[0]))
+
+@cache
+def read(path): return Page(path.read_text(encoding='utf8'))
+
+def broken(site):
+    "The links of the site's pages that lead nowhere: a missing file, or a missing place in a page."
+    for p in sorted(site.rglob('*.html')):
+        for ref,line in read(p).refs:
+            u = urlsplit(ref)
+            if u.scheme or u.netloc: continue
+            dest = (site/unquote(u.path).lstrip('/') if u.path.startswith('/') else p.parent/unquote(u.path)) if u.path else p
+            if dest.is_dir(): dest = dest/'index.html'
+            if not dest.exists() or not dest.resolve().is_relative_to(site.resolve()): yield f'{p.name}:{line}: {ref}: no such file'
+            elif u.fragment and dest.suffix == '.html' and unquote(u.fragment) not in read(dest).ids:
+                yield f'{p.name}:{line}: {ref}: no such place in the page'
+
+def drop_lost_places(page, path):
+    "A name that nbdev links by itself may have no entry of its own (a private one, a method): link to its page instead."
+    def one(m):
+        dest = path.parent/m[1] if m[1] else path
+        return m[0] if not dest.exists() or unquote(m[2]) in read(dest).ids else f'<a href="{m[1] or path.name}"{m[3]}><code'
+    return re.sub(r'<a href="([^"#:]*)#([^"]*)"([^>]*)><code', one, page)
+
+def finish(site):
+    "Settle formulas and generated links in the pages of the site."
+    pages = sorted(site.rglob('*.html'))
+    for p in pages: p.write_text(mathml(p.read_text(encoding='utf8')), encoding='utf8')
+    for p in pages: p.write_text(drop_lost_places(p.read_text(encoding='utf8'), p), encoding='utf8')
+    read.cache_clear()
+
+def main():
+    hidden = process()
+    tool = str(Path(sys.executable).with_name('smalldocs'))
+    if subprocess.run([tool, 'render', '--strict', str(PROC)]).returncode: return 1
+    shutil.rmtree(DOCS, ignore_errors=True)
+    shutil.move(PROC/'_docs', DOCS)
+    finish(DOCS)
+    lost = [f'not in the sidebar: {p}' for p in hidden] + [f'broken link: {b}' for b in broken(DOCS)]
+    print('\n'.join(lost) or f'{DOCS}: no broken link', file=sys.stderr if lost else sys.stdout)
+    return 1 if lost else 0
+
+if __name__ == '__main__': sys.exit(main())
