@@ -112,12 +112,13 @@ def finish(site):
 def main():
     hidden = process()
     tool = str(Path(sys.executable).with_name('smalldocs'))
-    if subprocess.run([tool, 'render', '--strict', str(PROC)]).returncode: return 1
+    failed = subprocess.run([tool, 'render', '--strict', str(PROC)]).returncode
+    if not (PROC/'_docs').exists(): return 1
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC/'_docs', DOCS)
     finish(DOCS)
     lost = [f'not in the sidebar: {p}' for p in hidden] + [f'broken link: {b}' for b in broken(DOCS)]
-    print('\n'.join(lost) or f'{DOCS}: no broken link', file=sys.stderr if lost else sys.stdout)
-    return 1 if lost else 0
+    print('\n'.join(lost) or f'{DOCS.name}: every link leads somewhere', file=sys.stderr if lost else sys.stdout)
+    return 1 if lost or failed else 0
 
 if __name__ == '__main__': sys.exit(main())
