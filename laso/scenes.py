@@ -12,8 +12,8 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 # %% auto #0
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
-# %% ../nbs/10_scenes.ipynb #10de4a7a
-import csv,importlib.metadata,importlib.util,math,os
+# %% ../nbs/10_scenes.ipynb #00b5f00b
+import importlib.metadata,importlib.util,math,os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -176,20 +176,27 @@ def _labels(placed): return [o for o in CATEGORIES if o in {name for name,_ in p
 def _check_size(size):
     if size < 16: raise InputError(f"expected scenes of 16 pixels a side or more, found {size}; choose a larger size")
 
-# %% ../nbs/10_scenes.ipynb #5a63e2c6
+# %% ../nbs/10_scenes.ipynb #85197431
 def _check_counts(n_train, n_valid, size, seed):
     if min(n_train, n_valid) < 0 or n_train+n_valid == 0:
-        raise InputError(f"expected counts of scenes of 0 or more, and one scene at least, found {n_train} for training "
-                         f"and {n_valid} for validation; ask for more")
+        raise InputError(f"expected counts of scenes of 0 or more, one scene at least, found {n_train} for training "
+                         f"and {n_valid} for validation; change them")
     if seed < 0: raise InputError(f"expected a seed of 0 or more, found {seed}; choose another one")
     _check_size(size)
+
+def _check_new(dest):
+    if Path(dest).is_dir() and not any(Path(dest).iterdir()): return
+    if Path(dest).exists(): raise InputError(f"expected a folder that is empty or absent, found {dest}; "
+                                             "choose another one or remove it")
+
+def _n_threads(n_workers): return max(1, min(2, os.cpu_count() or 1) if n_workers is None else n_workers)
 
 def _write_scene(path, seed, index, valid, size) -> str: # labels, separated by spaces
     im,labels = draw_scene(seed, index, valid, size)
     im.save(path, quality=92, subsampling=0)
     return ' '.join(labels)
 
-# %% ../nbs/10_scenes.ipynb #bf796571
+# %% ../nbs/10_scenes.ipynb #efab33ec
 def make_scenes(
     dest:str|Path, # folder to make
     *,
@@ -197,21 +204,21 @@ def make_scenes(
     n_valid:int=3000, # validation scenes, 0 or more
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
-    n_workers:int|None=None, # threads; by default one per processor; the files do not depend on it
+    n_workers:int|None=None, # threads, by default 2 where there are 2 processors; the files do not depend on it
     progress:bool=False, # show a progress bar on standard error?
 ) -> Path: # `dest`
     "Write a folder of scenes with `images/`, `labels.csv`, `classes.txt` and `novel.txt`."
     _check_counts(n_train, n_valid, size, seed)
+    _check_new(dest)
     jobs = [(f'{i:05}.jpg', i - n_train*(i >= n_train), i >= n_train) for i in range(n_train+n_valid)]
-    with (atomic_path(dest) as tmp, ThreadPoolExecutor(n_workers or os.cpu_count()) as pool,
+    with (atomic_path(dest) as tmp, ThreadPoolExecutor(_n_threads(n_workers)) as pool,
           Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar):
         (tmp/'images').mkdir(parents=True)
         draw = lambda job: _write_scene(tmp/'images'/job[0], seed, job[1], job[2], size)
         labels = list(bar.track(pool.map(draw, jobs), len(jobs), description='Drawing scenes'))
-        with open(tmp/'labels.csv', 'w', newline='') as f:
-            rows = [(name, l, valid) for (name,_,valid),l in zip(jobs, labels)]
-            csv.writer(f, lineterminator='\n').writerows([('fname', 'labels', 'is_valid'), *rows])
-        for name,items in ('classes', CATEGORIES), ('novel', NOVEL): (tmp/f'{name}.txt').write_text('\n'.join(items)+'\n')
+        rows = [('fname', 'labels', 'is_valid'), *((name, l, str(valid)) for (name,_,valid),l in zip(jobs, labels))]
+        for name,lines in ('labels.csv', map(','.join, rows)), ('classes.txt', CATEGORIES), ('novel.txt', NOVEL):
+            (tmp/name).write_text('\n'.join(lines)+'\n', newline='\n')
     return Path(dest)
 
 # %% ../nbs/10_scenes.ipynb #a8260c5f
