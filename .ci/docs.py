@@ -40,7 +40,7 @@ def fix_page(path):
         if c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', src, flags=re.M)
         if c['cell_type'] == 'markdown': c['source'] = fix_links(re.sub(r'\A(#\|.*\n)+', '', src))
         for o in c.get('outputs', []):
-            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = fix_links(''.join(md))
+            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = fix_links(''.join(md)).replace('__main__.', '')
     path.unlink()
     path.with_name(page_name(path).name).write_text(json.dumps(nb), encoding='utf8')
 
