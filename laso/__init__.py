@@ -6,14 +6,21 @@ classes can be turned into many. The method is that of
 
 Modules:
 
+- `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
+- `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
+- `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
 - `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
+- `laso.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near pictures with the right labels?
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
+- `laso.gallery`: Look at what the operators find: for every pair of images the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
 - `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
 - `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
 - `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
+- `laso.plots`: Figures of the results file and of a training
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone"""
 

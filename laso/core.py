@@ -10,12 +10,15 @@ raises `InputError`, whose message is one plain sentence."""
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
            'name_all', 'atomic_path', 'cache_dir', 'digest']
 
-# %% ../nbs/00_core.ipynb #a75b07b1
-import hashlib,os,shutil,tempfile
+# %% ../nbs/00_core.ipynb #5596fd93
+import hashlib,os,shutil,tempfile,warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
 from torch import Tensor
+
+# %% ../nbs/00_core.ipynb #1784f03c
+warnings.filterwarnings('ignore', message='.*torch.jit.script.* is deprecated')   # fastai calls it when imported
 
 # %% ../nbs/00_core.ipynb #9e630ca9
 OPS = ('union', 'intersection', 'subtraction')

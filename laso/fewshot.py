@@ -77,11 +77,24 @@ def synthetic_pairs(
     i = i[torch.from_numpy(rng.permutation(len(i))[:n])]
     return torch.stack([x[i], y[i]], 1)
 
-# %% ../nbs/43_fewshot.ipynb #d794f455
+# %% ../nbs/43_fewshot.ipynb #10b45176
 class Views:
     "Features of jittered views of the rows of all support sets, and of mixtures of two images for each set."
-    def __init__(self, rows, jitter, mix_pairs, mix_lam, mix_x, mix_set):
-        self.rows,self.jitter,self.mix_pairs,self.mix_lam,self.mix_x,self.mix_set = rows,jitter,mix_pairs,mix_lam,mix_x,mix_set
+    def __init__(self,
+        rows:Tensor, # rows of all support sets, sorted, (m,)
+        jitter:Tensor, # features of their views, (m, n_views, d)
+        mix_set:Tensor, # number of the support set that a mixture belongs to, (n,)
+        mix_pairs:Tensor, # the two rows that are mixed, (n, 2)
+        mix_lam:Tensor, # share of the first, (n,) in [0,1]
+        mix_x:Tensor, # features of the mixture, (n, d)
+    ): self.rows,self.jitter,self.mix_set,self.mix_pairs,self.mix_lam,self.mix_x = rows,jitter,mix_set,mix_pairs,mix_lam,mix_x
+
+    def check(self, sets):
+        "Refuse support sets that these views were not made for."
+        fit = all(torch.isin(s.rows, self.rows).all() and torch.isin(self.mix_pairs[self.mix_set==i], s.rows).all() for i,s in enumerate(sets))
+        if not fit or len(self.mix_set.unique()) != len(sets):
+            raise InputError(f"expected views of these {len(sets)} support sets, found those of other sets; "
+                             "compute the views again, with the same seed and number of sets")
 
     def save(self,
         path:str|Path, # file to write
@@ -94,7 +107,7 @@ class Views:
         path:str|Path, # file that `save` wrote
     ): return cls(**load_file(path))
 
-# %% ../nbs/43_fewshot.ipynb #4222f3b2
+# %% ../nbs/43_fewshot.ipynb #0821c622
 def mixup_plan(
     s:Support, # a support set
     n:int, # mixtures
@@ -116,8 +129,8 @@ def compute_views(
     "The views that `jitter` and `mixup` need for the support sets, from the cache or computed into it."
     rows = torch.cat([s.rows for s in sets]).unique()
     pairs,lam = map(torch.cat, zip(*[mixup_plan(s, n_mix) for s in sets]))
-    return Views(rows, jitter_views(data, backbone, rows, n_views, seed=seed, show=show), pairs, lam,
-                 mixup_views(data, backbone, pairs, lam, show=show), torch.arange(len(sets)).repeat_interleave(n_mix))
+    return Views(rows, jitter_views(data, backbone, rows, n_views, seed=seed, show=show), torch.arange(len(sets)).repeat_interleave(n_mix),
+                 pairs, lam, mixup_views(data, backbone, pairs, lam, show=show))
 
 # %% ../nbs/43_fewshot.ipynb #4c328a3f
 @dataclass
@@ -171,7 +184,7 @@ def _score(sets, x_valid, y_valid, scale, l2, chunk=64):
         res.append(mean_ap(apply_heads(w, x_valid/scale), y_valid))
     return torch.cat(res).tolist()
 
-# %% ../nbs/43_fewshot.ipynb #7d47fe1f
+# %% ../nbs/43_fewshot.ipynb #ef6990a8
 def fewshot(
     table:FeatureTable, # features with labels and splits
     ops:SetOps|None=None, # learned operators; without them no `laso` method
@@ -186,6 +199,7 @@ def fewshot(
     sets = support_sets(table) if sets is None else sets
     if methods is None: methods = [m for m in METHODS if (ops or not m.startswith('laso')) and (views or m not in ('jitter','mixup'))]
     y,scale = table.novel_labels,feature_scale(table.x[table.train_ids])
+    if views: views.check(sets)
     tasks = [Task(i, s, table.x[s.rows], y[s.rows], y, ops, views, n_synth) for i,s in enumerate(sets)]
     jobs = [(t, m) for t in tasks for m in methods]
     maps = _score([_training_set(t, m, weight) for t,m in jobs], table.x[table.valid_ids], y[table.valid_ids], scale, l2)

@@ -50,7 +50,14 @@ def draw_pairs(
             res.append((x, y))
     return torch.tensor(np.array(res).reshape(-1, 2))
 
-# %% ../nbs/30_pairs.ipynb #fa41aaee
+# %% ../nbs/30_pairs.ipynb #ff045743
+class _Pairs:
+    "What fastai asks of a data set: its length, and an empty one for `Learner.export`."
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def new_empty(self): return _Pairs(0)
+
+# %% ../nbs/30_pairs.ipynb #607cf11a
 class PairDL(DataLoader):
     "Batches `(fx, fy, lx, ly)` of pairs of rows of a feature table, drawn anew every epoch."
     n_inp = 2
@@ -67,13 +74,17 @@ class PairDL(DataLoader):
         self.x,self.labels,self.rows,self.redraw = x,labels,torch.arange(len(x)) if rows is None else rows,redraw
         self.seed,self.epoch = seed,0
         n = n_pairs or len(self.rows)
-        super().__init__(range(n), bs=bs, n=n, num_workers=0, drop_last=redraw, device=device)
+        super().__init__(_Pairs(n), bs=bs, n=n, num_workers=0, drop_last=redraw, device=device)
 
     def draw(self):
         "The pairs of the next epoch, (n, 2) rows of the table."
         rng = np.random.default_rng((self.seed, self.epoch if self.redraw else 0))
         self.epoch += 1
         return self.rows[draw_pairs(self.labels[self.rows], self.n, rng=rng)]
+
+    def new(self, dataset, **kwargs):
+        "An empty one of the same kind; this is all that `Learner.export` needs."
+        return PairDL(self.x[:0], self.labels[:0], bs=self.bs, seed=self.seed, redraw=self.redraw, device=self.device)
 
     def sample(self): return self.draw()
     def get_idxs(self): return ()
