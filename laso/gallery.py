@@ -8,7 +8,7 @@ the operators made; `show_nearest` does so for any expression of `Features`. Bot
 # %% auto #0
 __all__ = ['fit_names', 'gallery', 'show_nearest']
 
-# %% ../nbs/32_gallery.ipynb #7845e1c3
+# %% ../nbs/32_gallery.ipynb #4e6456cd
 import torch
 from functools import lru_cache
 from matplotlib.figure import Figure
@@ -19,6 +19,7 @@ from .core import *
 from .data import *
 from .features import *
 from .operators import *
+from .plots import *
 from .retrieval import *
 
 # %% ../nbs/32_gallery.ipynb #4a7f7c0e
@@ -58,13 +59,13 @@ def fit_names(
         if len(lines) <= n_lines: break
     return '\n'.join(lines)
 
-# %% ../nbs/32_gallery.ipynb #b04c7fed
+# %% ../nbs/32_gallery.ipynb #8530e95f
 _SIDE,_GAP,_SPACE,_HEAD,_FOOT,_EDGE = 1.4,.08,.2,.55,.6,.1 # inches
 _SIZE = 8 # points
 
 class _Sheet:
     "A figure whose places are inches from its upper left corner."
-    def __init__(self, w, h): self.w,self.h,self.fig = w,h,Figure(figsize=(w, h))
+    def __init__(self, w, h): self.w,self.h,self.fig = w,h,Picture(figsize=(w, h))
 
     def text(self, x, y, s, **kwargs):
         return self.fig.text(x/self.w, 1-y/self.h, s, **{**dict(size=_SIZE, va='top', parse_math=False, linespacing=1.1), **kwargs})
@@ -101,11 +102,12 @@ def _hits(sheet, x, y, images, ids, wanted, labels, vocab):
         sheet.text(x, y+_SIDE+(.2 if iou else .06), fit_names(names, width=_SIDE, n_lines=2 if iou else 3))
         x += _SIDE+_GAP
 
-# %% ../nbs/32_gallery.ipynb #9cd2c8e9
+# %% ../nbs/32_gallery.ipynb #f4fa7710
 def _check(table, images, rows, cols):
     "Row numbers of the database, labels and names of the classes to show."
     if list(table.fnames) != list(images.fnames):
-        raise ValueError(f"expected features of the {len(images)} pictures of images, got {len(table)} of others; use the table made from them")
+        raise ValueError(f"expected features of the {len(images)} pictures of images, got {len(table)} rows with other names; "
+                         "use the table that was made from these pictures")
     rows = table.valid_ids if rows is None else torch.as_tensor(rows).long()
     cols = torch.arange(len(table.vocab)) if cols is None else torch.as_tensor(cols).long()
     return rows, table.labels[:,cols], [table.vocab[i] for i in cols]
@@ -125,7 +127,7 @@ def _apply(ops, op, fx, fy):
     try: return ops.eval()(op, fx.to(dev), fy.to(dev)).cpu()
     finally: ops.train(was)
 
-# %% ../nbs/32_gallery.ipynb #b382cda4
+# %% ../nbs/32_gallery.ipynb #b17d4dd5
 _SIGNS = dict(zip(OPS, '∪∩∖'))
 
 def gallery(
@@ -141,6 +143,8 @@ def gallery(
     pairs = torch.as_tensor(pairs).long()
     if pairs.dim() != 2 or pairs.shape[1] != 2 or not len(pairs):
         raise ValueError(f"expected pairs of shape (n, 2), n at least 1, got {tuple(pairs.shape)}")
+    if pairs.min() < 0 or pairs.max() >= len(table):
+        raise ValueError(f"expected rows 0 to {len(table)-1} in pairs, got {int(pairs.min())} to {int(pairs.max())}")
     rows,labels,vocab = _check(table, images, rows, cols)
     x,y = pairs.T
     found = {op: _find(_apply(ops, op, table.x[x], table.x[y]), table, rows, k, pairs) for op in OPS}
