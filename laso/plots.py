@@ -27,8 +27,9 @@ class Picture(Figure):
         self.savefig(out, format='png')
         return out.getvalue()
 
-# %% ../nbs/45_plots.ipynb #dfe53050
-COLOURS = dict(grey='#8a8a8a', blue='#0072b2', orange='#e69f00', green='#009e73', red='#d55e00', sky='#56b4e9', purple='#cc79a7')
+# %% ../nbs/45_plots.ipynb #70abcd83
+COLOURS = dict(grey='#8a8a8a', blue='#0072b2', orange='#e69f00', green='#009e73', red='#d55e00',
+               sky='#56b4e9', purple='#cc79a7')
 
 def _panels(n_cols, *, n_rows=1, w=4., h=3.2, **kwargs):
     "A figure with `n_rows` x `n_cols` axes of `w` x `h` inches."
@@ -53,10 +54,11 @@ def _axes_of(rows):
             _present(rows, 'operator', ('analytic','learned')))
 
 def _need(results, key):
-    if not results.get(key): raise ValueError(f"expected results with rows in {key!r}, got none; run that evaluation first")
+    if not results.get(key):
+        raise ValueError(f"expected results with rows in {key!r}, got none; run that evaluation first")
     return results[key]
 
-# %% ../nbs/45_plots.ipynb #a0671239
+# %% ../nbs/45_plots.ipynb #d6b24392
 def _bars(ax, groups, series, text='{:.0f}'):
     "Bars side by side: `series` is a dict name -> a height (or None) for each of `groups`."
     w,palette = .8/len(series),cycle(COLOURS.values())
@@ -73,7 +75,8 @@ def _legend(fig, axes):
     "One legend above all panels."
     found = {}
     for ax in axes.flat:
-        for h,l in sorted(zip(*ax.get_legend_handles_labels()), key=lambda o: isinstance(o[0], Line2D)): found.setdefault(l, h)
+        pairs = zip(*ax.get_legend_handles_labels())
+        for h,l in sorted(pairs, key=lambda o: isinstance(o[0], Line2D)): found.setdefault(l, h)
     fig.legend(found.values(), found, loc='outside upper center', ncols=max(1, len(found)), frameon=False)
 
 # %% ../nbs/45_plots.ipynb #cade9bc8
@@ -114,7 +117,7 @@ def retrieval_bars(
     _legend(fig, axes)
     return fig
 
-# %% ../nbs/45_plots.ipynb #640cc8d4
+# %% ../nbs/45_plots.ipynb #997a36a3
 def _differences(rows):
     "For each method but `none`: mean and half width of its paired differences to `none`, in percentage points."
     maps = {(r['method'], r['episode']): r['map'] for r in rows}
@@ -122,7 +125,8 @@ def _differences(rows):
     res = {}
     for m in (o for o in _present(rows, 'method') if o != 'none'):
         eps = [e for e in base if (m, e) in maps]
-        if not eps: raise ValueError(f"expected support sets with both {m!r} and 'none', got none; run both on the same ones")
+        if not eps:
+            raise ValueError(f"expected support sets with both {m!r} and 'none', got none; run both on the same ones")
         res[m] = [100*o for o in paired_ci([maps[m, e] for e in eps], [base[e] for e in eps])]
     return res
 
