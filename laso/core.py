@@ -66,7 +66,7 @@ def label_op(
     if op not in fs: raise ValueError(f"expected an operation of {', '.join(OPS)}, got {op!r}")
     return fs[op](lx, ly)
 
-# %% ../nbs/00_core.ipynb #fb86cb53
+# %% ../nbs/00_core.ipynb #a133f548
 def multi_hot(
     labels:list, # for each image the list of its class names
     vocab:list, # class names, in column order
@@ -74,8 +74,9 @@ def multi_hot(
     "The label sets `labels` as rows of 0 and 1."
     o2i = {o:i for i,o in enumerate(vocab)}
     unknown = {o for l in labels for o in l} - set(o2i)
-    if unknown: raise InputError(f"expected labels from the {len(o2i)} known classes, found {name_all(sorted(unknown))}; "
-                                 "correct the label or add the class")
+    if unknown:
+        raise InputError(f"expected labels from the {len(o2i)} known classes, found {name_all(sorted(unknown))}; "
+                         "correct the label or add the class")
     res = torch.zeros(len(labels), len(o2i))
     for row,l in zip(res, labels): row[[o2i[o] for o in l]] = 1
     return res

@@ -40,7 +40,7 @@ def untouched(
     head = fit_linear(table.x[tr], y[tr], l2=l2)
     return head,mean_ap(head(table.x[va]), y[va]).item()
 
-# %% ../nbs/44_evaluation.ipynb #4c7079e2
+# %% ../nbs/44_evaluation.ipynb #d8e78277
 def evaluation_pairs(
     table:FeatureTable, # features with labels and splits
     cols:Tensor, # columns of the classes
@@ -50,7 +50,9 @@ def evaluation_pairs(
     "Pairs of validation images for each operation."
     rows = table.valid_ids
     rows = rows[table.labels[rows][:,cols].any(1)]
-    draw = lambda different: rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=np.random.default_rng([seed, different]), different=different)]
+    def draw(different):
+        rng = np.random.default_rng([seed, different])
+        return rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=rng, different=different)]
     shared = draw(False)
     return dict(union=shared, intersection=shared, subtraction=draw(True))
 

@@ -28,7 +28,7 @@ def _tables(labels):
         raise ValueError(f"expected a class that two images show, found none among {len(m)} images; add images")
     return m, [np.flatnonzero(c) for c in m.T], [np.flatnonzero(r & shared) for r in m], np.flatnonzero(shared)
 
-# %% ../nbs/30_pairs.ipynb #ba9ddc8c
+# %% ../nbs/30_pairs.ipynb #0052c14f
 def draw_pairs(
     labels:Tensor, # multi-hot labels of the images to draw from, (n, n_lbl) in {0,1}
     n_pairs:int, # pairs to draw
@@ -39,8 +39,9 @@ def draw_pairs(
     m,rows,classes,shared = _tables(labels)
     hist,res,tries = rng.random(m.shape[1])*.5, [], 0
     while len(res) < n_pairs:
-        if tries == 100*(n_pairs+100): raise ValueError(
-            f"expected {n_pairs} pairs in which x shows what y does not, found {len(res)}; add images with other labels")
+        if tries == 100*(n_pairs+100):
+            raise ValueError(f"expected {n_pairs} pairs in which x shows what y does not, found {len(res)}; "
+                             "add images with other labels")
         tries,(u,v) = tries+1,rng.random(2)
         x = _pick(rows[_least(hist, shared)], u)
         y = _pick(rows[_least(hist, classes[x])], v)
