@@ -12,8 +12,9 @@ Modules:
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
 - `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
 - `laso.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near pictures with the right labels?
+- `laso.features`: Feature vectors of all pictures, computed once and kept on disk
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
-- `laso.gallery`: Look at what the operators find: for every pair of images the real images nearest to their union, intersection and subtraction
+- `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like

@@ -154,7 +154,7 @@ class _Steps(Callback):
 
 def _split(m): return [[p for p in params(m.backbone) if p.requires_grad], params(m.head)]
 
-# %% ../nbs/12_backbones.ipynb #0d480a0a
+# %% ../nbs/12_backbones.ipynb #a7de02ba
 def finetune(
     backbone:Backbone, # is copied, not changed
     data:ImageSet, # base classes are trained on
@@ -165,7 +165,7 @@ def finetune(
     wd:float=.01, # weight decay
     freeze_stages:int=2, # first stages that are not trained
     drop_novel:bool=False, # remove training pictures that show a novel class
-    num_workers:int=1, # processes that read pictures
+    num_workers:int=0, # processes that read pictures; each takes memory of its own
     seed:int=0, # of the head, the order and the flips
 ) -> Learner: # its `model` is a `Tagger` around the trained copy
     "Train a copy of `backbone` with a linear head on the base classes."

@@ -31,7 +31,7 @@ from .fewshot import *
 from .gallery import *
 from .plots import *
 
-# %% ../nbs/50_bench.ipynb #5af13228
+# %% ../nbs/50_bench.ipynb #a018d972
 @dataclass
 class BenchConfig:
     "What can be chosen in a benchmark."
@@ -46,11 +46,11 @@ class BenchConfig:
     quick:bool=False # a short run to see that all works
     ops:str='default' # kind of operators
     epochs:int=3 # of phase 1
-    ops_epochs:int=6 # of phase 2, each of at least 8192 pairs
+    ops_epochs:int=3 # of phase 2, each of at least 8192 pairs
     n_pairs:int=2000 # evaluation pairs for each operation
 
     def __post_init__(self):
-        if self.quick: self.episodes,self.epochs,self.ops_epochs,self.n_pairs = min(self.episodes, 10),1,2,500
+        if self.quick: self.episodes,self.epochs,self.ops_epochs,self.n_pairs = min(self.episodes, 10),1,1,500
         for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
             if getattr(self, k) < 1: raise InputError(f"expected {k} of at least 1, found {getattr(self, k)}; give a larger number")
         if self.ops not in KINDS: raise InputError(f"expected operators of {', '.join(KINDS)}, found {self.ops!r}; choose one of these")

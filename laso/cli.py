@@ -41,11 +41,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
-# %% ../nbs/51_cli.ipynb #531f8b14
+# %% ../nbs/51_cli.ipynb #17d62cf0
 @app.command()
 def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0, episodes:Episodes=20,
           out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None, drop_novel:DropNovel=False, ops:Ops='default',
-          epochs:Epochs=3, ops_epochs:OpsEpochs=6, n_pairs:Pairs=2000):
+          epochs:Epochs=3, ops_epochs:OpsEpochs=3, n_pairs:Pairs=2000):
     "The main job: features, operators, three evaluations; tables, pictures and results.json."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops, epochs, ops_epochs, n_pairs)
@@ -68,9 +68,9 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     b.compute_views(images, net, sets, seed=seed).save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #35c8cea0
+# %% ../nbs/51_cli.ipynb #bc202d6c
 @app.command()
-def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=6):
+def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
     from laso import bench as b
     table,cfg = b.load_features(run/'features'),b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)

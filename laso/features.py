@@ -127,14 +127,14 @@ def default_bs(
     if next(backbone.parameters()).is_cuda: return 64
     return max(1, 16*128**2//backbone.size**2)
 
-# %% ../nbs/13_features.ipynb #8545f21f
+# %% ../nbs/13_features.ipynb #37885d57
 @torch.inference_mode()
 def extract_images(
     backbone:Backbone, # in evaluation mode
     images, # pictures by number: has `len` and `[i]`, which gives what `to_bytes` takes
     *,
     bs:int|None=None, # batch size; by default what suits a processor's memory at the backbone's size
-    num_workers:int=1, # processes that read pictures
+    num_workers:int=0, # processes that read pictures; each takes memory of its own
     out:np.ndarray|None=None, # (n, d) float32 to fill
     show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> np.ndarray: # (n, d) float32
@@ -183,13 +183,13 @@ def _meta(data, backbone, key):
     return dict(backbone=backbone.name, width=backbone.width, finetuned=backbone.finetuned, nonneg=backbone.nonneg,
                 data=data.name, transform=transform_settings(backbone), digest=key)
 
-# %% ../nbs/13_features.ipynb #a26e306f
+# %% ../nbs/13_features.ipynb #d4004cd1
 def extract(
     data:ImageSet, # pictures
     backbone:Backbone, # fine-tuned or not
     *,
     bs:int|None=None, # batch size; by default what suits a processor's memory at the backbone's size
-    num_workers:int=1, # processes that read pictures
+    num_workers:int=0, # processes that read pictures; each takes memory of its own
     show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> FeatureTable: # whose features stay on disk
     "Features of all pictures of `data`, from the cache or computed into it."
@@ -232,7 +232,7 @@ class _Mixup:
         x,y = (to_bytes(self.data.open(j), self.size).float() for j in self.pairs[i])
         return self.lam[i]*x + (1-self.lam[i])*y
 
-# %% ../nbs/13_features.ipynb #cdb4e2d3
+# %% ../nbs/13_features.ipynb #58a20458
 def _row_ids(ids, n):
     ids = torch.as_tensor(ids).long()
     if ids.numel() and not (0 <= ids.min() and ids.max() < n):
@@ -247,7 +247,7 @@ def jitter_views(
     *,
     seed:int=0, # of the views
     bs:int|None=None, # batch size; by default what suits a processor's memory at the backbone's size
-    num_workers:int=1, # processes that read pictures
+    num_workers:int=0, # processes that read pictures; each takes memory of its own
     show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> Tensor: # (m, n_views, d) float32
     "Features of randomly cropped, flipped and coloured views, kept in the cache."
@@ -257,7 +257,7 @@ def jitter_views(
     x,_ = _cached('jitter', backbone, images, parts, bs=bs, num_workers=num_workers, show=show)
     return torch.from_numpy(x).reshape(len(ids), n_views, -1)
 
-# %% ../nbs/13_features.ipynb #908ccf29
+# %% ../nbs/13_features.ipynb #c505b89d
 def mixup_views(
     data:ImageSet, # pictures
     backbone:Backbone, # fine-tuned or not
@@ -265,7 +265,7 @@ def mixup_views(
     lam:Tensor, # share of the first picture, (m,) in [0,1]
     *,
     bs:int|None=None, # batch size; by default what suits a processor's memory at the backbone's size
-    num_workers:int=1, # processes that read pictures
+    num_workers:int=0, # processes that read pictures; each takes memory of its own
     show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> Tensor: # (m, d) float32
     "Features of the pixels' mixtures lam*x + (1-lam)*y, kept in the cache."

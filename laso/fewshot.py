@@ -9,13 +9,14 @@ synthesises, and `fewshot` trains all heads at once and scores them on the valid
 __all__ = ['METHODS', 'Support', 'support_sets', 'synthetic_pairs', 'Views', 'mixup_plan', 'compute_views', 'Task', 'none',
            'jitter', 'mixup', 'with_operator', 'fewshot', 'fewshot_table']
 
-# %% ../nbs/43_fewshot.ipynb #78359219
+# %% ../nbs/43_fewshot.ipynb #4257dff7
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file,save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -107,7 +108,7 @@ class Views:
         path:str|Path, # file that `save` wrote
     ): return cls(**load_file(path))
 
-# %% ../nbs/43_fewshot.ipynb #0821c622
+# %% ../nbs/43_fewshot.ipynb #118fc826
 def mixup_plan(
     s:Support, # a support set
     n:int, # mixtures
@@ -121,8 +122,8 @@ def compute_views(
     data:ImageSet, # images
     backbone:Backbone, # what turns them into features
     sets:list, # of `Support`
-    *, n_views:int=4, # jittered views of each image
-    n_mix:int=48, # mixtures for each support set
+    *, n_views:int=3, # jittered views of each image
+    n_mix:int=32, # mixtures for each support set
     seed:int=0, # of the views
     show:bool|None=None, # a progress bar; by default only in a terminal
 ) -> Views:
@@ -168,23 +169,23 @@ METHODS = dict(none=none, jitter=jitter, mixup=mixup)
 for kind in ('analytic', 'laso'):
     for op in ('intersection', 'union', 'subtraction'): METHODS[f'{kind}-{op}'] = partial(with_operator, op=op, learned=kind=='laso')
 
-# %% ../nbs/43_fewshot.ipynb #95b8bad3
+# %% ../nbs/43_fewshot.ipynb #c73ce080
 def _training_set(t, method, weight):
     "Features, labels and weights of a task's real and synthesised examples."
     x,y = METHODS[method](t)
     w = weight*min(1., len(t.x)/max(1, len(x)))
     return torch.cat([t.x, x]), torch.cat([t.y, y]), torch.cat([torch.ones(len(t.x)), torch.full((len(x),), w)])
 
-def _score(sets, x_valid, y_valid, scale, l2, chunk=64):
+def _score(sets, x_valid, y_valid, l2, chunk=64):
     "mAP of the heads of padded training sets."
-    res = []
+    x_valid,res = F.normalize(x_valid, dim=-1),[]
     for i in range(0, len(sets), chunk):
         x,y,s = (pad_sequence(o, batch_first=True) for o in zip(*sets[i:i+chunk]))
-        w = fit_heads(x/scale, y, s=s, l2=l2)
-        res.append(mean_ap(apply_heads(w, x_valid/scale), y_valid))
+        w = fit_heads(F.normalize(x, dim=-1), y, s=s, l2=l2)
+        res.append(mean_ap(apply_heads(w, x_valid), y_valid))
     return torch.cat(res).tolist()
 
-# %% ../nbs/43_fewshot.ipynb #ef6990a8
+# %% ../nbs/43_fewshot.ipynb #fe80e5e4
 def fewshot(
     table:FeatureTable, # features with labels and splits
     ops:SetOps|None=None, # learned operators; without them no `laso` method
@@ -192,17 +193,17 @@ def fewshot(
     *, sets:list|None=None, # support sets; by default `support_sets(table)`
     methods:list|None=None, # names in `METHODS`; by default all that can be had
     l2:float=.1, # penalty on the weights of the heads
-    weight:float=1., # of the synthesised examples against the real ones
+    weight:float=.5, # of the synthesised examples against the real ones
     n_synth:int=64, # synthesised examples of an operator at the most
 ) -> list: # of dict(shot, episode, method, map)
     "Train a head for every support set and method, and score it on the validation images."
     sets = support_sets(table) if sets is None else sets
     if methods is None: methods = [m for m in METHODS if (ops or not m.startswith('laso')) and (views or m not in ('jitter','mixup'))]
-    y,scale = table.novel_labels,feature_scale(table.x[table.train_ids])
+    y = table.novel_labels
     if views: views.check(sets)
     tasks = [Task(i, s, table.x[s.rows], y[s.rows], y, ops, views, n_synth) for i,s in enumerate(sets)]
     jobs = [(t, m) for t in tasks for m in methods]
-    maps = _score([_training_set(t, m, weight) for t,m in jobs], table.x[table.valid_ids], y[table.valid_ids], scale, l2)
+    maps = _score([_training_set(t, m, weight) for t,m in jobs], table.x[table.valid_ids], y[table.valid_ids], l2)
     return [dict(shot=t.support.shot, episode=t.support.episode, method=m, map=v) for (t,m),v in zip(jobs, maps)]
 
 # %% ../nbs/43_fewshot.ipynb #d435a692

@@ -59,11 +59,11 @@ def _dev_split(table, dev, drop_novel, seed):
     n_dev = int(len(rows)*dev)
     return rows[n_dev:],rows[:n_dev]
 
-# %% ../nbs/31_learner.ipynb #de78d60b
+# %% ../nbs/31_learner.ipynb #1c95a86f
 class LasoLearner(Learner):
     "A fastai `Learner` for `LaSO` that knows its feature table."
     def fit_ops(self,
-        n_epoch:int=5, # epochs
+        n_epoch:int=3, # epochs
         lr:float=1e-3, # highest learning rate of the perceptrons; ten times that for the mixing coefficients
         **kwargs,
     ) -> SetOps: # in evaluation mode
@@ -72,7 +72,7 @@ class LasoLearner(Learner):
         self.fit_one_cycle(n_epoch, slice(lr, lr*10) if n > 1 else lr, **kwargs)
         return self.model.ops.eval()
 
-# %% ../nbs/31_learner.ipynb #92592f9d
+# %% ../nbs/31_learner.ipynb #305f0fde
 @delegates(Learner.__init__)
 def laso_learner(
     table:FeatureTable, # features with labels and splits
@@ -98,7 +98,10 @@ def laso_learner(
                  reconstruct=bool(w.mc or w.mc_cls), tautologies=bool(w.tautology or w.tautology_cls))
     dl = lambda r,n,**kw: PairDL(x, y, rows=r, n_pairs=n, bs=bs, seed=seed, **kw)
     dls = DataLoaders(dl(rows, n_pairs or max(8192, len(rows))), dl(held, 1024, redraw=False))
-    learn = LasoLearner(dls, model, LaSOLoss(w, focal=focal, l1=l1), splitter=_mix_apart, wd=wd,
+    scale = feature_scale(x[rows]).item()
+    for m in ops.modules():
+        if isinstance(m, MixNet): m.scale.fill_(scale)
+    learn = LasoLearner(dls, model, LaSOLoss(w, focal=focal, l1=l1, unit=scale), splitter=_mix_apart, wd=wd,
                         metrics=[OperatorAP(op) for op in OPS], **kwargs)
     learn.table = table
     return learn

@@ -80,7 +80,7 @@ def _tautologies(self:LaSO, out, fx, fy, u, i, s):
     out['int_int'],   out['int_int_yx']   = _twice(ops.intersection, i, fy, i_yx, fx)
     out['union_union'],out['union_union_yx'] = _twice(ops.union, u, fy, u_yx, fx)
 
-# %% ../nbs/21_losses.ipynb #ea90bb18
+# %% ../nbs/21_losses.ipynb #d5ec848f
 def targets(
     lx:Tensor, # labels of x, (bs, n_lbl) in {0,1}
     ly:Tensor, # labels of y, (bs, n_lbl) in {0,1}
@@ -93,9 +93,11 @@ def targets(
     return res
 
 TERMS = dict(cls=('x','y'), laso=tuple(f'{op}{s}' for op in OPS for s in ('','_yx')), mc_cls=('x_mc','y_mc'),
-             tautology_cls=tuple(f'{k}{s}' for k in ('sub_sub','sub_int','sub_int2','int_int','union_union') for s in ('','_yx')))
+             tautology_cls=tuple(f'{k}{s}' for k in ('sub_sub','sub_int','sub_int2','int_int','union_union')
+                                 for s in ('','_yx')))
 ALIKE = dict(sym=(('union','union_yx'), ('intersection','intersection_yx')), mc=(('x','x_mc'), ('y','y_mc')),
-             tautology=tuple((f'subtraction{s}', f'{k}{s}') for k in ('sub_sub','sub_int','sub_int2') for s in ('','_yx')))
+             tautology=tuple((f'subtraction{s}', f'{k}{s}') for k in ('sub_sub','sub_int','sub_int2')
+                             for s in ('','_yx')))
 
 # %% ../nbs/21_losses.ipynb #b39a909e
 def focal_loss(
@@ -107,17 +109,18 @@ def focal_loss(
     ce = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
     return (ce*(1 - torch.exp(-ce))**gamma).mean()
 
-# %% ../nbs/21_losses.ipynb #07ef355d
+# %% ../nbs/21_losses.ipynb #f8b02685
 class LaSOLoss:
     "The sum of the loss terms; `terms` keeps the value of each."
     def __init__(self,
         weights:LossWeights|None=None, # how much each term counts
         *, focal:bool=False, # focal loss in place of the cross-entropy
         l1:bool=False, # mean absolute error in place of the mean squared one
+        unit:float=1., # length in which differences of features are measured, above 0; 1 is the paper's
     ):
         self.weights = weights or LossWeights()
         self.classify = focal_loss if focal else F.binary_cross_entropy_with_logits
-        self.distance,self.terms = (F.l1_loss if l1 else F.mse_loss),{}
+        self.distance,self.unit,self.terms = (F.l1_loss if l1 else F.mse_loss),unit,{}
 
     def __call__(self,
         out:dict, # what `LaSO` returned
@@ -128,6 +131,6 @@ class LaSOLoss:
         for name,w in asdict(self.weights).items():
             if not w: continue
             if name in TERMS: parts = [self.classify(z[k].float(), t[k]) for k in TERMS[name]]
-            else: parts = [self.distance(f[b].float(), f[a].float()) for a,b in ALIKE[name] if f[a] is not f[b]]
+            else: parts = [self.distance(f[b].float()/self.unit, f[a].float()/self.unit) for a,b in ALIKE[name] if f[a] is not f[b]]
             self.terms[name] = w*sum(parts)
         return sum(self.terms.values())

@@ -74,9 +74,9 @@ class ResidualNet(nn.Module):
             out = F.leaky_relu(block(out) + r, .2)
         return F.relu(self.last(out))
 
-# %% ../nbs/20_operators.ipynb #389fdcf9
+# %% ../nbs/20_operators.ipynb #ce269b5e
 class MixNet(nn.Module):
-    "A learned mixture of x, y and min(x, y), plus a perceptron that starts at zero: before training, the analytic operator."
+    "A learned mixture of x, y and min(x, y), plus a perceptron that starts at zero: untrained, the analytic operator."
     mixtures = dict(zip(OPS, ((1.,1.,-1.), (0.,0.,1.), (1.,0.,-1.))))
     def __init__(self,
         op:str, # one of `OPS`
@@ -88,6 +88,7 @@ class MixNet(nn.Module):
         super().__init__()
         self.symmetric,self.nonneg = op != 'subtraction',nonneg
         self.mix = nn.Parameter(torch.tensor(self.mixtures[op])[:,None].repeat(1, d))
+        self.register_buffer('scale', torch.ones(()))   # norm of a typical feature vector, set by the learner
         self.net = nn.Sequential(nn.Linear(2*d, h), nn.GELU(), nn.Dropout(p), nn.Linear(h, d))
         nn.init.zeros_(self.net[-1].weight); nn.init.zeros_(self.net[-1].bias)
 
@@ -96,7 +97,7 @@ class MixNet(nn.Module):
         a,b,c = self.mix
         if self.symmetric: a = b = (a+b)/2
         hi = torch.maximum(fx, fy) if self.symmetric else fx
-        out = a*fx + b*fy + c*lo + self.net(torch.cat([hi, lo], -1))
+        out = a*fx + b*fy + c*lo + self.scale*self.net(torch.cat([hi, lo], -1)/self.scale)
         return F.relu(out) if self.nonneg else out
 
 # %% ../nbs/20_operators.ipynb #a8da2012
@@ -123,26 +124,28 @@ class SetOps(nn.Module):
         if fx.shape != fy.shape: raise ValueError(f"expected fy of shape {tuple(fx.shape)}, got {tuple(fy.shape)}")
         return getattr(self, op)(fx, fy)
 
-# %% ../nbs/20_operators.ipynb #5d4e06cb
+# %% ../nbs/20_operators.ipynb #e133a10c
 def set_ops(
     kind:str, # one of `KINDS`
     d:int, # width of the features
     **kwargs, # options of that kind's network
 ) -> SetOps:
     "The three operators of one kind."
-    if kind not in KINDS: raise InputError(f"expected operators of {', '.join(KINDS)}, found {kind!r}; choose one of these")
+    if kind not in KINDS:
+        raise InputError(f"expected operators of {', '.join(KINDS)}, found {kind!r}; choose one of these")
     ops = SetOps(*(KINDS[kind](op, d, **kwargs) for op in OPS))
     ops.config = dict(kind=kind, d=d, **kwargs)
     return ops
 
-# %% ../nbs/20_operators.ipynb #8ff61d9d
+# %% ../nbs/20_operators.ipynb #67e3ecba
 def save_ops(
     ops:SetOps, # made by `set_ops`
     path:str|Path, # folder, made if need be
 ):
     "Write the operators' weights and settings into the folder `path`."
     path = Path(path)
-    with atomic_path(path/'operators.safetensors') as p: save_file({k:v.contiguous().cpu() for k,v in ops.state_dict().items()}, p)
+    weights = {k:v.contiguous().cpu() for k,v in ops.state_dict().items()}
+    with atomic_path(path/'operators.safetensors') as p: save_file(weights, p)
     with atomic_path(path/'operators.json') as p: p.write_text(json.dumps(ops.config, indent=1))
 
 def load_ops(
@@ -154,7 +157,8 @@ def load_ops(
         ops = set_ops(**json.loads((path/'operators.json').read_text()))
         ops.load_state_dict(load_file(path/'operators.safetensors'))
     except FileNotFoundError as e:
-        raise InputError(f"expected operators.json and operators.safetensors in {path}, found no {Path(e.filename or 'operators.safetensors').name}; "
+        missing = Path(e.filename or 'operators.safetensors').name
+        raise InputError(f"expected operators.json and operators.safetensors in {path}, found no {missing}; "
                          "train operators first, for example with `laso train`") from None
     return ops.eval()
 
