@@ -31,7 +31,7 @@ from .fewshot import *
 from .gallery import *
 from .plots import *
 
-# %% ../nbs/50_bench.ipynb #a018d972
+# %% ../nbs/50_bench.ipynb #b61d1bef
 @dataclass
 class BenchConfig:
     "What can be chosen in a benchmark."
@@ -52,17 +52,21 @@ class BenchConfig:
     def __post_init__(self):
         if self.quick: self.episodes,self.epochs,self.ops_epochs,self.n_pairs = min(self.episodes, 10),1,1,500
         for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
-            if getattr(self, k) < 1: raise InputError(f"expected {k} of at least 1, found {getattr(self, k)}; give a larger number")
-        if self.ops not in KINDS: raise InputError(f"expected operators of {', '.join(KINDS)}, found {self.ops!r}; choose one of these")
+            n = getattr(self, k)
+            if n < 1: raise InputError(f"expected {k} of at least 1, found {n}; give a larger number")
+        if self.ops not in KINDS:
+            raise InputError(f"expected operators of {', '.join(KINDS)}, found {self.ops!r}; choose one of these")
 
-# %% ../nbs/50_bench.ipynb #5b9f833f
+# %% ../nbs/50_bench.ipynb #1145932b
 def features_for(
     cfg:BenchConfig, # the settings
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick)
-    with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=cfg.size or (128 if cfg.data == 'scenes' else None), weights=cfg.weights)
-    if not cfg.frozen: backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed, drop_novel=cfg.drop_novel)
+    size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
+    with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)
+    if not cfg.frozen:
+        backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed, drop_novel=cfg.drop_novel)
     return images,backbone,extract(images, backbone)
 
 def train_ops(
@@ -80,7 +84,7 @@ def train_ops(
 
 def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'default' else {}
 
-# %% ../nbs/50_bench.ipynb #c10cd504
+# %% ../nbs/50_bench.ipynb #b7444d94
 def default_folder(
     data:str|Path, # `scenes` or a folder of pictures
 ) -> Path: # runs/NAME-DATE
@@ -97,7 +101,8 @@ def output_folder(
         with atomic_path(out/'.try') as p: p.write_text('')
         (out/'.try').unlink()
     except OSError as e:
-        raise InputError(f"expected an output folder that can be written, found {out} ({e.strerror}); choose another with --out") from None
+        raise InputError(f"expected an output folder that can be written, found {out} ({e.strerror}); "
+                         "choose another with --out") from None
     return out
 
 def write_json(
@@ -109,12 +114,15 @@ def write_json(
         if isinstance(o, dict): return {k: clean(v) for k,v in o.items()}
         if isinstance(o, list): return [clean(v) for v in o]
         return None if isinstance(o, float) and not math.isfinite(o) else o
-    with atomic_path(path) as p: p.write_text(json.dumps(clean(obj), indent=1, ensure_ascii=False, allow_nan=False), encoding='utf-8')
+    text = json.dumps(clean(obj), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as p: p.write_text(text, encoding='utf-8')
 
-# %% ../nbs/50_bench.ipynb #a19737c2
+# %% ../nbs/50_bench.ipynb #b811c812
 class Stopwatch:
     "Says on standard error what is being done, and keeps how long it took."
-    def __init__(self, show=True): self.timings,self.console,self.start = {},Console(stderr=True, quiet=not show, highlight=False),time.perf_counter()
+    def __init__(self, show=True):
+        self.timings,self.start = {},time.perf_counter()
+        self.console = Console(stderr=True, quiet=not show, highlight=False)
 
     @contextmanager
     def __call__(self, name, what):
@@ -124,7 +132,9 @@ class Stopwatch:
         self.timings[name] = time.perf_counter()-t
         self.console.print(f'  {self.timings[name]:.1f} s')
 
-    def total(self): return {**{k: round(v, 2) for k,v in self.timings.items()}, 'total': round(time.perf_counter()-self.start, 2)}
+    def total(self):
+        times = dict(self.timings, total=time.perf_counter()-self.start)
+        return {k: round(v, 2) for k,v in times.items()}
 
 def peak_memory_mb() -> float: # of this process and its largest child
     "The most memory that was in use."
@@ -135,7 +145,7 @@ def peak_memory_mb() -> float: # of this process and its largest child
     unit = 2**20 if sys.platform == 'darwin' else 2**10
     return round(sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/unit, 1)
 
-# %% ../nbs/50_bench.ipynb #1bcc0c6e
+# %% ../nbs/50_bench.ipynb #b44fc536
 def bench(
     cfg:BenchConfig|None=None, # the settings
     *, out:str|Path|None=None, # folder for the results; by default runs/NAME-DATE
@@ -158,18 +168,20 @@ def _bench(cfg, out, command, clock):
         ops,curves = train_ops(table, cfg)
         save_ops(ops, out)
     with clock('evaluation', 'Evaluation on pairs of validation pictures'):
-        scores = evaluate(table, dict(analytic=set_ops('analytic', table.width), learned=ops), n_pairs=cfg.n_pairs, seed=cfg.seed)
+        both = dict(analytic=set_ops('analytic', table.width), learned=ops)
+        scores = evaluate(table, both, n_pairs=cfg.n_pairs, seed=cfg.seed)
     with clock('fewshot', 'Few-shot benchmark'): rows = fewshot(table, ops, views, sets=sets)
     res = dict(schema=1, laso_version=version('laso'), command=command, seed=cfg.seed, data=_about(table),
-               backbone=dict(name=backbone.name, width=backbone.width, finetuned=backbone.finetuned), config=asdict(cfg),
-               **scores, fewshot=rows, curves=curves)
+               backbone=dict(name=backbone.name, width=backbone.width, finetuned=backbone.finetuned),
+               config=asdict(cfg), **scores, fewshot=rows, curves=curves)
     with clock('pictures', 'Pictures'): _pictures(res, out, table, images, ops)
     res.update(timings=clock.total(), peak_memory_mb=peak_memory_mb())
     write_json(res, out/'results.json')
     return res
 
 def _about(table):
-    return dict(name=table.name, n_train=len(table.train_ids), n_valid=len(table.valid_ids), base=table.base_vocab, novel=table.novel_vocab)
+    return dict(name=table.name, n_train=len(table.train_ids), n_valid=len(table.valid_ids),
+                base=table.base_vocab, novel=table.novel_vocab)
 
 # %% ../nbs/50_bench.ipynb #99632a9a
 def _pictures(res, out, table, images, ops):
@@ -180,7 +192,7 @@ def _pictures(res, out, table, images, ops):
     save_figure(fewshot_plot(res), out/'fewshot.png')
     if res['curves']: save_figure(training_curves(res['curves']), out/'curves.png')
 
-# %% ../nbs/50_bench.ipynb #9e3c49cb
+# %% ../nbs/50_bench.ipynb #50f59351
 def tables(
     res:dict, # what `bench` returned
 ) -> dict: # title -> data frame
@@ -204,7 +216,8 @@ def fewshot_summary(
     for shot,g in tab.groupby('shot'):
         g = g.set_index('method')
         cols[f'{shot}-shot'] = [f'{100*m:.1f} ± {100*h:.1f}' for m,h in zip(g['map'], g.half)]
-        cols[f'{shot}-shot − none'] = ['' if m == 'none' else f'{100*d:+.1f} ± {100*h:.1f}' for m,d,h in zip(g.index, g['diff'], g.diff_half)]
+        cols[f'{shot}-shot − none'] = ['' if m == 'none' else f'{100*d:+.1f} ± {100*h:.1f}'
+                                       for m,d,h in zip(g.index, g['diff'], g.diff_half)]
     return pd.DataFrame(cols, index=pd.Index(g.index, name='method'))
 
 # %% ../nbs/50_bench.ipynb #c4a9cdfe

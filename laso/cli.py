@@ -17,13 +17,13 @@ from typing import Annotated,Optional
 import typer
 from .core import InputError
 
-# %% ../nbs/51_cli.ipynb #adeb36b4
+# %% ../nbs/51_cli.ipynb #3132d850
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, or a folder with images/ and labels.csv.')]
 Backbone = Annotated[str, typer.Option(help='Any model of timm, by its name.')]
 Weights = Annotated[Optional[str], typer.Option(help='A safetensors file of weights for the backbone.')]
 Size = Annotated[Optional[int], typer.Option(help='Height and width of the pictures the backbone sees.')]
-Frozen = Annotated[bool, typer.Option('--frozen', help='Leave the backbone as it is, without fine-tuning on the base classes.')]
-DropNovel = Annotated[bool, typer.Option('--drop-novel', help='Leave out training pictures that show a novel class; their novel labels are masked in any case.')]
+Frozen = Annotated[bool, typer.Option('--frozen', help='Leave the backbone as it is, without fine-tuning.')]
+DropNovel = Annotated[bool, typer.Option('--drop-novel', help='Leave out training pictures that show a novel class.')]
 Seed = Annotated[int, typer.Option(min=0, help='Of everything that is drawn.')]
 Episodes = Annotated[int, typer.Option(help='Support sets for each number of shots.')]
 Out = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: runs/NAME-DATE]')]
@@ -41,23 +41,27 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
-# %% ../nbs/51_cli.ipynb #17d62cf0
+# %% ../nbs/51_cli.ipynb #441467b5
 @app.command()
-def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0, episodes:Episodes=20,
-          out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None, drop_novel:DropNovel=False, ops:Ops='default',
+def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
+          episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
+          drop_novel:DropNovel=False, ops:Ops='default',
           epochs:Epochs=3, ops_epochs:OpsEpochs=3, n_pairs:Pairs=2000):
     "The main job: features, operators, three evaluations; tables, pictures and results.json."
     from laso import bench as b
-    cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops, epochs, ops_epochs, n_pairs)
+    cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops,
+                        epochs, ops_epochs, n_pairs)
     out = out or b.default_folder(data)
     res = b.bench(cfg, out=out, command=_command())
     b.print_tables(b.tables(res))
-    print(f"{res['timings']['total']:.0f} s, {res['peak_memory_mb']/1000:.1f} GB; results.json, pictures and operators in {out}")
+    total,gb = res['timings']['total'],res['peak_memory_mb']/1000
+    print(f'{total:.0f} s, {gb:.1f} GB; results.json, pictures and operators in {out}')
 
-# %% ../nbs/51_cli.ipynb #0eb6ad9d
+# %% ../nbs/51_cli.ipynb #ff732924
 @app.command()
-def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0, episodes:Episodes=20,
-            out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None, drop_novel:DropNovel=False, epochs:Epochs=3):
+def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
+            episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
+            drop_novel:DropNovel=False, epochs:Epochs=3):
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
@@ -68,12 +72,13 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     b.compute_views(images, net, sets, seed=seed).save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #bc202d6c
+# %% ../nbs/51_cli.ipynb #07ff4eb6
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
     from laso import bench as b
-    table,cfg = b.load_features(run/'features'),b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
+    cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
+    table = b.load_features(run/'features')
     out = b.output_folder(out or run)
     learned,curves = b.train_ops(table, cfg)
     b.save_ops(learned, out)
@@ -115,12 +120,12 @@ def fewshot(run:Run, out:OutRun=None, seed:Seed=0, episodes:Episodes=20):
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
-# %% ../nbs/51_cli.ipynb #efbaa974
+# %% ../nbs/51_cli.ipynb #93f4fc8e
 def main():
     "The entry point of the command."
     try: app()
     except InputError as e: sys.exit(_say(e, 2))
-    except KeyboardInterrupt: sys.exit(_say('interrupted; run the same command again to go on from what is finished', 130))
+    except KeyboardInterrupt: sys.exit(_say('interrupted; run the command again to go on from what is finished', 130))
 
 def _say(msg, status):
     print(f'laso: {msg}', file=sys.stderr)

@@ -48,7 +48,7 @@ def _draw(labels, rows, n_shot, rng):
         if missing > 0: chosen += rng.choice(left, missing, replace=False).tolist()
     return torch.tensor(chosen)
 
-# %% ../nbs/43_fewshot.ipynb #1c2fb224
+# %% ../nbs/43_fewshot.ipynb #24574eb7
 def support_sets(
     table:LabelSet, # labels and splits
     *, n_shots:tuple=(1, 5), # examples of each class
@@ -59,9 +59,10 @@ def support_sets(
     labels,rows = table.novel_labels,table.train_ids
     counts = labels[rows].sum(0)
     if few := [f'{v} {int(c)}' for v,c in zip(table.novel_vocab, counts) if c < max(n_shots)]:
-        raise InputError(f"expected at least {max(n_shots)} training images of every novel class, found {name_all(few)}; "
-                         "lower the number of shots or label more images")
-    return [Support(k, e, _draw(labels, rows, k, np.random.default_rng([seed, k, e])), seed) for k in n_shots for e in range(n_eps)]
+        raise InputError(f"expected at least {max(n_shots)} training images of every novel class, found "
+                         f"{name_all(few)}; lower the number of shots or label more images")
+    draw = lambda k,e: _draw(labels, rows, k, np.random.default_rng([seed, k, e]))
+    return [Support(k, e, draw(k, e), seed) for k in n_shots for e in range(n_eps)]
 
 # %% ../nbs/43_fewshot.ipynb #d4bcd489
 def synthetic_pairs(
@@ -78,7 +79,7 @@ def synthetic_pairs(
     i = i[torch.from_numpy(rng.permutation(len(i))[:n])]
     return torch.stack([x[i], y[i]], 1)
 
-# %% ../nbs/43_fewshot.ipynb #10b45176
+# %% ../nbs/43_fewshot.ipynb #6b4be608
 class Views:
     "Features of jittered views of the rows of all support sets, and of mixtures of two images for each set."
     def __init__(self,
@@ -88,11 +89,14 @@ class Views:
         mix_pairs:Tensor, # the two rows that are mixed, (n, 2)
         mix_lam:Tensor, # share of the first, (n,) in [0,1]
         mix_x:Tensor, # features of the mixture, (n, d)
-    ): self.rows,self.jitter,self.mix_set,self.mix_pairs,self.mix_lam,self.mix_x = rows,jitter,mix_set,mix_pairs,mix_lam,mix_x
+    ):
+        self.rows,self.jitter = rows,jitter
+        self.mix_set,self.mix_pairs,self.mix_lam,self.mix_x = mix_set,mix_pairs,mix_lam,mix_x
 
     def check(self, sets):
         "Refuse support sets that these views were not made for."
-        fit = all(torch.isin(s.rows, self.rows).all() and torch.isin(self.mix_pairs[self.mix_set==i], s.rows).all() for i,s in enumerate(sets))
+        fit = all(torch.isin(s.rows, self.rows).all() and torch.isin(self.mix_pairs[self.mix_set==i], s.rows).all()
+                  for i,s in enumerate(sets))
         if not fit or len(self.mix_set.unique()) != len(sets):
             raise InputError(f"expected views of these {len(sets)} support sets, found those of other sets; "
                              "compute the views again, with the same seed and number of sets")
@@ -108,7 +112,7 @@ class Views:
         path:str|Path, # file that `save` wrote
     ): return cls(**load_file(path))
 
-# %% ../nbs/43_fewshot.ipynb #118fc826
+# %% ../nbs/43_fewshot.ipynb #7d9377a0
 def mixup_plan(
     s:Support, # a support set
     n:int, # mixtures
@@ -130,8 +134,9 @@ def compute_views(
     "The views that `jitter` and `mixup` need for the support sets, from the cache or computed into it."
     rows = torch.cat([s.rows for s in sets]).unique()
     pairs,lam = map(torch.cat, zip(*[mixup_plan(s, n_mix) for s in sets]))
-    return Views(rows, jitter_views(data, backbone, rows, n_views, seed=seed, show=show), torch.arange(len(sets)).repeat_interleave(n_mix),
-                 pairs, lam, mixup_views(data, backbone, pairs, lam, show=show))
+    views = jitter_views(data, backbone, rows, n_views, seed=seed, show=show)
+    mixed = mixup_views(data, backbone, pairs, lam, show=show)
+    return Views(rows, views, torch.arange(len(sets)).repeat_interleave(n_mix), pairs, lam, mixed)
 
 # %% ../nbs/43_fewshot.ipynb #4c328a3f
 @dataclass
@@ -164,10 +169,11 @@ def with_operator(t:Task, op:str, learned:bool):
     x,y = synthetic_pairs(t.y, op, t.n_synth, rng=t.support.rng(op)).T
     with torch.no_grad(): return ops(op, t.x[x], t.x[y]), label_op(op, t.y[x], t.y[y])
 
-# %% ../nbs/43_fewshot.ipynb #5719c2fd
+# %% ../nbs/43_fewshot.ipynb #915ebd24
 METHODS = dict(none=none, jitter=jitter, mixup=mixup)
 for kind in ('analytic', 'laso'):
-    for op in ('intersection', 'union', 'subtraction'): METHODS[f'{kind}-{op}'] = partial(with_operator, op=op, learned=kind=='laso')
+    for op in ('intersection', 'union', 'subtraction'):
+        METHODS[f'{kind}-{op}'] = partial(with_operator, op=op, learned=kind=='laso')
 
 # %% ../nbs/43_fewshot.ipynb #c73ce080
 def _training_set(t, method, weight):
@@ -185,7 +191,7 @@ def _score(sets, x_valid, y_valid, l2, chunk=64):
         res.append(mean_ap(apply_heads(w, x_valid), y_valid))
     return torch.cat(res).tolist()
 
-# %% ../nbs/43_fewshot.ipynb #fe80e5e4
+# %% ../nbs/43_fewshot.ipynb #2470eca4
 def fewshot(
     table:FeatureTable, # features with labels and splits
     ops:SetOps|None=None, # learned operators; without them no `laso` method
@@ -198,7 +204,8 @@ def fewshot(
 ) -> list: # of dict(shot, episode, method, map)
     "Train a head for every support set and method, and score it on the validation images."
     sets = support_sets(table) if sets is None else sets
-    if methods is None: methods = [m for m in METHODS if (ops or not m.startswith('laso')) and (views or m not in ('jitter','mixup'))]
+    possible = lambda m: (ops or not m.startswith('laso')) and (views or m not in ('jitter', 'mixup'))
+    methods = list(filter(possible, METHODS)) if methods is None else methods
     y = table.novel_labels
     if views: views.check(sets)
     tasks = [Task(i, s, table.x[s.rows], y[s.rows], y, ops, views, n_synth) for i,s in enumerate(sets)]

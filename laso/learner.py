@@ -106,7 +106,7 @@ def laso_learner(
     learn.table = table
     return learn
 
-# %% ../nbs/31_learner.ipynb #0207b173
+# %% ../nbs/31_learner.ipynb #90559b43
 @patch
 def show_results(self:LasoLearner,
     images, # the pictures of the feature table, an `ImageSet`
@@ -117,4 +117,5 @@ def show_results(self:LasoLearner,
     rows = self.dls.valid.rows
     rng = np.random.default_rng(self.dls.valid.seed)
     pairs = rows[draw_pairs(self.table.base_labels[rows], n, rng=rng, different=True)]
-    return gallery(self.table, images, self.model.ops.eval(), pairs, k=k, rows=self.table.train_ids, cols=self.table.base_ids)
+    return gallery(self.table, images, self.model.ops.eval(), pairs, k=k,
+                   rows=self.table.train_ids, cols=self.table.base_ids)

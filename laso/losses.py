@@ -109,7 +109,7 @@ def focal_loss(
     ce = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
     return (ce*(1 - torch.exp(-ce))**gamma).mean()
 
-# %% ../nbs/21_losses.ipynb #f8b02685
+# %% ../nbs/21_losses.ipynb #8caf4288
 class LaSOLoss:
     "The sum of the loss terms; `terms` keeps the value of each."
     def __init__(self,
@@ -131,6 +131,7 @@ class LaSOLoss:
         for name,w in asdict(self.weights).items():
             if not w: continue
             if name in TERMS: parts = [self.classify(z[k].float(), t[k]) for k in TERMS[name]]
-            else: parts = [self.distance(f[b].float()/self.unit, f[a].float()/self.unit) for a,b in ALIKE[name] if f[a] is not f[b]]
+            else: parts = [self.distance(f[b].float()/self.unit, f[a].float()/self.unit)
+                           for a,b in ALIKE[name] if f[a] is not f[b]]
             self.terms[name] = w*sum(parts)
         return sum(self.terms.values())
