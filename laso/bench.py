@@ -31,7 +31,7 @@ from .fewshot import *
 from .gallery import *
 from .plots import *
 
-# %% ../nbs/50_bench.ipynb #b61d1bef
+# %% ../nbs/50_bench.ipynb #ff0640ed
 @dataclass
 class BenchConfig:
     "What can be chosen in a benchmark."
@@ -54,6 +54,8 @@ class BenchConfig:
         for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
             n = getattr(self, k)
             if n < 1: raise InputError(f"expected {k} of at least 1, found {n}; give a larger number")
+        if self.size is not None and self.size < 8:
+            raise InputError(f"expected a size of at least 8 pixels, found {self.size}; give a larger number")
         if self.ops not in KINDS:
             raise InputError(f"expected operators of {', '.join(KINDS)}, found {self.ops!r}; choose one of these")
 

@@ -72,7 +72,7 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     b.compute_views(images, net, sets, seed=seed).save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #07ff4eb6
+# %% ../nbs/51_cli.ipynb #62fa70b0
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
@@ -89,6 +89,7 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
 def _measure(run, out, kind, seed, n_pairs):
     "Evaluations 1 and 2; write and print the one that was asked for."
     from laso import bench as b
+    b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
     table,ops = b.load_features(run/'features'),b.load_ops(run)
     out = b.output_folder(out or run)
     res = b.evaluate(table, dict(analytic=b.set_ops('analytic', table.width), learned=ops), n_pairs=n_pairs, seed=seed)
