@@ -86,18 +86,28 @@ def train_ops(
 
 def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'default' else {}
 
-# %% ../nbs/50_bench.ipynb #b7444d94
+# %% ../nbs/50_bench.ipynb #ab043c75
 def default_folder(
     data:str|Path, # `scenes` or a folder of pictures
 ) -> Path: # runs/NAME-DATE
     "The folder for results if the user names none."
     return Path('runs')/f"{Path(data).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
+@contextmanager
 def output_folder(
     out:str|Path, # folder for results, made if need be
-) -> Path: # exists and can be written
-    "Make the folder and try to write into it."
+):
+    "Yield the folder as a `Path`, tried by writing into it; what was made and stays empty is removed afterwards."
     out = Path(out)
+    made = [p for p in (out, *out.parents) if not p.exists()]
+    try:
+        _try_to_write(out)
+        yield out
+    finally:
+        with suppress(OSError):
+            for p in made: p.rmdir()   # ends at the first that is not empty
+
+def _try_to_write(out):
     try:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_path(out/'.try') as p: p.write_text('')
@@ -105,7 +115,6 @@ def output_folder(
     except OSError as e:
         raise InputError(f"expected an output folder that can be written, found {out} ({e.strerror}); "
                          "choose another with --out") from None
-    return out
 
 def write_json(
     obj, # to write
@@ -119,7 +128,7 @@ def write_json(
     text = json.dumps(clean(obj), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as p: p.write_text(text, encoding='utf-8')
 
-# %% ../nbs/50_bench.ipynb #b811c812
+# %% ../nbs/50_bench.ipynb #908f0f2f
 class Stopwatch:
     "Says on standard error what is being done, and keeps how long it took."
     def __init__(self, show=True):
@@ -138,16 +147,15 @@ class Stopwatch:
         times = dict(self.timings, total=time.perf_counter()-self.start)
         return {k: round(v, 2) for k,v in times.items()}
 
-def peak_memory_mb() -> float: # of this process and its largest child
-    "The most memory that was in use."
+def peak_memory_mb() -> float: # in units of 10^6 bytes
+    "The most memory that this process, which does all the work, held at one time."
     try: import resource
     except ImportError:
         import psutil
-        return psutil.Process().memory_info().peak_wset/2**20
-    unit = 2**20 if sys.platform == 'darwin' else 2**10
-    return round(sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/unit, 1)
+        return round(psutil.Process().memory_info().peak_wset/1e6, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)/1e6, 1)
 
-# %% ../nbs/50_bench.ipynb #b44fc536
+# %% ../nbs/50_bench.ipynb #7b39a2ae
 def bench(
     cfg:BenchConfig|None=None, # the settings
     *, out:str|Path|None=None, # folder for the results; by default runs/NAME-DATE
@@ -156,10 +164,7 @@ def bench(
 ) -> dict: # the contents of results.json
     "The main job: features, operators, the three evaluations; writes results.json, pictures and the operators."
     cfg = cfg or BenchConfig()
-    out = output_folder(out or default_folder(cfg.data))
-    try: return _bench(cfg, out, command, Stopwatch(show))
-    finally:
-        with suppress(OSError): out.rmdir()   # an empty folder is of no use to anyone
+    with output_folder(out or default_folder(cfg.data)) as out: return _bench(cfg, out, command, Stopwatch(show))
 
 def _bench(cfg, out, command, clock):
     with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):

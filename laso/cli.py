@@ -10,12 +10,11 @@ __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed',
            'OpsEpochs', 'Pairs', 'Run', 'OutRun', 'app', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
            'main']
 
-# %% ../nbs/51_cli.ipynb #7d07165d
+# %% ../nbs/51_cli.ipynb #12de4cf6
 import shlex,sys
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
-from .core import InputError
 
 # %% ../nbs/51_cli.ipynb #3132d850
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, or a folder with images/ and labels.csv.')]
@@ -57,7 +56,7 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
     print(f'{total:.0f} s, {gb:.1f} GB; results.json, pictures and operators in {out}')
 
-# %% ../nbs/51_cli.ipynb #ff732924
+# %% ../nbs/51_cli.ipynb #44935035
 @app.command()
 def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
@@ -65,36 +64,38 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
-    images,net,table = b.features_for(cfg)
-    out = b.output_folder(out or b.default_folder(data))
-    sets = b.support_sets(table, n_eps=cfg.episodes, seed=seed)
-    table.save(out/'features')
-    b.compute_views(images, net, sets, seed=seed).save(out/'views.safetensors')
+    with b.output_folder(out or b.default_folder(data)) as out:
+        images,net,table = b.features_for(cfg)
+        views = b.compute_views(images, net, b.support_sets(table, n_eps=cfg.episodes, seed=seed), seed=seed)
+        table.save(out/'features')
+        views.save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #62fa70b0
+# %% ../nbs/51_cli.ipynb #af0202c8
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
     from laso import bench as b
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
     table = b.load_features(run/'features')
-    out = b.output_folder(out or run)
-    learned,curves = b.train_ops(table, cfg)
-    b.save_ops(learned, out)
-    b.write_json(curves, out/'curves.json')
-    if curves: b.save_figure(b.training_curves(curves), out/'curves.png')
+    with b.output_folder(out or run) as out:
+        learned,curves = b.train_ops(table, cfg)
+        b.save_ops(learned, out)
+        b.write_json(curves, out/'curves.json')
+        if curves: b.save_figure(b.training_curves(curves), out/'curves.png')
+        else: (out/'curves.png').unlink(missing_ok=True)   # of other operators
     print(f'operators written to {out}')
 
 def _measure(run, out, kind, seed, n_pairs):
     "Evaluations 1 and 2; write and print the one that was asked for."
     from laso import bench as b
     b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
-    table,ops = b.load_features(run/'features'),b.load_ops(run)
-    out = b.output_folder(out or run)
-    res = b.evaluate(table, dict(analytic=b.set_ops('analytic', table.width), learned=ops), n_pairs=n_pairs, seed=seed)
-    part = {k: res[k] for k in (('untouched', 'operators') if kind == 'evaluate' else ('retrieval',))}
-    b.write_json(part, out/f'{kind}.json')
+    table = b.load_features(run/'features')
+    both = dict(analytic=b.set_ops('analytic', table.width), learned=b.load_ops(run, table.width))
+    with b.output_folder(out or run) as out:
+        res = b.evaluate(table, both, n_pairs=n_pairs, seed=seed)
+        part = {k: res[k] for k in (('untouched', 'operators') if kind == 'evaluate' else ('retrieval',))}
+        b.write_json(part, out/f'{kind}.json')
     b.print_tables(b.tables(part))
     print(f"written to {out/f'{kind}.json'}")
 
@@ -108,25 +109,31 @@ def retrieve(run:Run, out:OutRun=None, seed:Seed=0, n_pairs:Pairs=2000):
     "Look for real pictures near to what the operators return."
     _measure(run, out, 'retrieve', seed, n_pairs)
 
-# %% ../nbs/51_cli.ipynb #c7ed6bca
+# %% ../nbs/51_cli.ipynb #8f0db38e
 @app.command()
-def fewshot(run:Run, out:OutRun=None, seed:Seed=0, episodes:Episodes=20):
-    "The few-shot benchmark; seed and number of episodes are those that `laso extract` was given."
+def fewshot(run:Run, out:OutRun=None):
+    "The few-shot benchmark, on the support sets whose views `laso extract` computed."
     from laso import bench as b
-    table,ops,views = b.load_features(run/'features'),b.load_ops(run),b.Views.load(run/'views.safetensors')
-    out = b.output_folder(out or run)
-    rows = b.fewshot(table, ops, views, sets=b.support_sets(table, n_eps=episodes, seed=seed))
-    b.write_json(rows, out/'fewshot.json')
-    b.save_figure(b.fewshot_plot(dict(fewshot=rows)), out/'fewshot.png')
+    table = b.load_features(run/'features')
+    ops,views = b.load_ops(run, table.width),b.Views.load(run/'views.safetensors')
+    with b.output_folder(out or run) as out:
+        rows = b.fewshot(table, ops, views, sets=views.support_sets(table))
+        b.write_json(rows, out/'fewshot.json')
+        b.save_figure(b.fewshot_plot(dict(fewshot=rows)), out/'fewshot.png')
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
-# %% ../nbs/51_cli.ipynb #93f4fc8e
+# %% ../nbs/51_cli.ipynb #d4ed3dbd
 def main():
     "The entry point of the command."
     try: app()
-    except InputError as e: sys.exit(_say(e, 2))
-    except KeyboardInterrupt: sys.exit(_say('interrupted; run the command again to go on from what is finished', 130))
+    except ValueError as e:
+        from laso.core import InputError
+        if not isinstance(e, InputError): raise
+        sys.exit(_say(e, 2))
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != 130: raise
+        sys.exit(_say('interrupted; run the command again to go on from what is finished', 130))
 
 def _say(msg, status):
     print(f'laso: {msg}', file=sys.stderr)

@@ -99,7 +99,7 @@ def name_all(
     items = [str(o) for o in items]
     return ', '.join(items) + (f" ({len(items)} in all)" if len(items) > 1 else '')
 
-# %% ../nbs/00_core.ipynb #2764ad91
+# %% ../nbs/00_core.ipynb #04366f42
 @contextmanager
 def atomic_path(
     dest:str|Path, # file or folder to make
@@ -110,9 +110,18 @@ def atomic_path(
     tmp = Path(tempfile.mkdtemp(prefix=f'.{dest.name}-', dir=dest.parent))
     try:
         yield tmp/dest.name
+        _share(tmp)
         if dest.is_dir(): dest.rename(tmp/'old')
         os.replace(tmp/dest.name, dest)
     finally: shutil.rmtree(tmp, ignore_errors=True)
+
+def _share(folder):
+    "Give all files the mode of a new one: some libraries write files that only their owner can read."
+    usual = folder/'.mode'
+    usual.touch()
+    mode = usual.stat().st_mode
+    for p in folder.rglob('*'):
+        if p.is_file(): p.chmod(mode)
 
 # %% ../nbs/00_core.ipynb #ee7d2927
 def cache_dir() -> Path: # exists

@@ -8,12 +8,13 @@ makes one by the name of its kind (`KINDS`), and `Features` lets them be written
 # %% auto #0
 __all__ = ['KINDS', 'Analytic', 'PaperNet', 'ResidualNet', 'MixNet', 'SetOps', 'set_ops', 'save_ops', 'load_ops', 'Features']
 
-# %% ../nbs/20_operators.ipynb #da0de843
+# %% ../nbs/20_operators.ipynb #08959d33
 import json
 from pathlib import Path
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file,save_file
 from .core import *
 
@@ -137,7 +138,7 @@ def set_ops(
     ops.config = dict(kind=kind, d=d, **kwargs)
     return ops
 
-# %% ../nbs/20_operators.ipynb #67e3ecba
+# %% ../nbs/20_operators.ipynb #fdaa8780
 def save_ops(
     ops:SetOps, # made by `set_ops`
     path:str|Path, # folder, made if need be
@@ -150,16 +151,22 @@ def save_ops(
 
 def load_ops(
     path:str|Path, # folder that `save_ops` wrote
+    d:int|None=None, # width of the features they are for; by default any
 ) -> SetOps: # in evaluation mode
     "The operators in the folder `path`."
-    path = Path(path)
+    path,remedy = Path(path),"train operators, for example with `laso train`"
+    for o in ('operators.json', 'operators.safetensors'):
+        if not (path/o).is_file():
+            raise InputError(f"expected operators.json and operators.safetensors in {path}, found no {o}; {remedy}")
     try:
-        ops = set_ops(**json.loads((path/'operators.json').read_text()))
+        ops = set_ops(**json.loads((path/'operators.json').read_text(encoding='utf-8')))
         ops.load_state_dict(load_file(path/'operators.safetensors'))
-    except FileNotFoundError as e:
-        missing = Path(e.filename or 'operators.safetensors').name
-        raise InputError(f"expected operators.json and operators.safetensors in {path}, found no {missing}; "
-                         "train operators first, for example with `laso train`") from None
+    except (ValueError, TypeError, RuntimeError, SafetensorError):
+        raise InputError(f"expected operators.json and operators.safetensors in {path} to hold operators, found "
+                         f"something else; {remedy}") from None
+    if d not in (None, ops.config['d']):
+        raise InputError(f"expected operators for features of width {d}, found those for {ops.config['d']} in {path}; "
+                         f"{remedy} on these features")
     return ops.eval()
 
 # %% ../nbs/20_operators.ipynb #151cad91
