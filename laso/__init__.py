@@ -16,6 +16,7 @@ Modules:
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
 - `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean

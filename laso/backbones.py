@@ -9,12 +9,12 @@
 # %% auto #0
 __all__ = ['DEFAULT_BACKBONE', 'Backbone', 'create_backbone', 'backbone_digest', 'Tagger', 'finetune', 'finetuned']
 
-# %% ../nbs/12_backbones.ipynb #d6d9ebed
+# %% ../nbs/12_backbones.ipynb #ac9648a1
 import copy,difflib,inspect
 from functools import partial
 from pathlib import Path
 import timm,torch
-from fastai.vision.all import Callback,Learner,OptimWrapper,no_random,params
+from fastai.vision.all import Callback,Learner,OptimWrapper,Recorder,no_random,params
 from fastcore.meta import delegates
 from safetensors import SafetensorError
 from safetensors.torch import load_file,save_file
@@ -146,11 +146,15 @@ def _first_stages(body, n):
     if n == 0 or stages is None: return []
     return [children[k] for k in list(children)[:list(children).index(stages)]] + list(children[stages][:n])
 
-# %% ../nbs/12_backbones.ipynb #02acf2a2
+# %% ../nbs/12_backbones.ipynb #efb7ccb2
 class _Steps(Callback):
+    "Show the progress, and keep losses as numbers: a tensor kept at every step leaves holes in memory, which then grows."
+    order = Recorder.order+1
     def __init__(self, step): self.step = step
     def after_batch(self):
-        if self.training: self.step()
+        if not self.training: return
+        self.recorder.losses[-1] = self.recorder.losses[-1].item()
+        self.step()
 
 def _split(m): return [[p for p in params(m.backbone) if p.requires_grad], params(m.head)]
 

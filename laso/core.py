@@ -8,13 +8,15 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
-           'name_all', 'atomic_path', 'cache_dir', 'digest']
+           'name_all', 'atomic_path', 'progress', 'cache_dir', 'digest']
 
-# %% ../nbs/00_core.ipynb #5596fd93
-import hashlib,os,shutil,tempfile,warnings
+# %% ../nbs/00_core.ipynb #d2444e18
+import hashlib,os,shutil,sys,tempfile,warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 # %% ../nbs/00_core.ipynb #1784f03c
@@ -122,6 +124,20 @@ def _share(folder):
     mode = usual.stat().st_mode
     for p in folder.rglob('*'):
         if p.is_file(): p.chmod(mode)
+
+# %% ../nbs/00_core.ipynb #7314acb4
+@contextmanager
+def progress(
+    what:str, # what is done, shown before the bar
+    total:int, # number of steps
+    *,
+    show:bool|None=None, # by default only where standard error is a terminal
+):
+    "Yield a function that moves a progress bar on standard error by `n` steps."
+    if show is None: show = sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), disable=not show, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n=1: bar.advance(task, n)
 
 # %% ../nbs/00_core.ipynb #ee7d2927
 def cache_dir() -> Path: # exists

