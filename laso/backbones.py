@@ -148,7 +148,7 @@ def _first_stages(body, n):
 
 # %% ../nbs/12_backbones.ipynb #efb7ccb2
 class _Steps(Callback):
-    "Show the progress, and keep losses as numbers: a tensor kept at every step leaves holes in memory, which then grows."
+    "Show the progress, and keep losses as numbers: a tensor kept at every step makes memory grow."
     order = Recorder.order+1
     def __init__(self, step): self.step = step
     def after_batch(self):
