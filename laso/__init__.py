@@ -17,11 +17,14 @@ Modules:
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
 - `laso.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
+- `laso.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
 - `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
+- `laso.official`: Read the weights that the authors of the paper released, into the modules of this package
 - `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
 - `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
+- `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
 - `laso.plots`: Figures of the results file and of a training
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone"""

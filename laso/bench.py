@@ -9,7 +9,7 @@
 __all__ = ['BenchConfig', 'features_for', 'train_ops', 'default_folder', 'output_folder', 'write_json', 'Stopwatch',
            'peak_memory_mb', 'bench', 'tables', 'fewshot_summary', 'print_tables']
 
-# %% ../nbs/50_bench.ipynb #1e422db9
+# %% ../nbs/50_bench.ipynb #88d9ce15
 import json,math,sys,time
 from contextlib import contextmanager,suppress
 from dataclasses import dataclass,asdict
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from .core import *
 from .data import *
+from .layouts import *
 from .backbones import *
 from .features import *
 from .operators import *
@@ -31,11 +32,11 @@ from .fewshot import *
 from .gallery import *
 from .plots import *
 
-# %% ../nbs/50_bench.ipynb #ff0640ed
+# %% ../nbs/50_bench.ipynb #7bbeda09
 @dataclass
 class BenchConfig:
     "What can be chosen in a benchmark."
-    data:str='scenes' # `scenes` or a folder of pictures
+    data:str='scenes' # `scenes`, a folder of pictures, or a layout and a folder such as `coco:DIR`
     backbone:str=DEFAULT_BACKBONE # any model of timm
     weights:str|None=None # a safetensors file for the backbone, or `random`
     size:int|None=None # height and width of the pictures the backbone sees
@@ -86,12 +87,12 @@ def train_ops(
 
 def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'default' else {}
 
-# %% ../nbs/50_bench.ipynb #ab043c75
+# %% ../nbs/50_bench.ipynb #b3866dcf
 def default_folder(
-    data:str|Path, # `scenes` or a folder of pictures
+    data:str|Path, # what `load_data` takes
 ) -> Path: # runs/NAME-DATE
     "The folder for results if the user names none."
-    return Path('runs')/f"{Path(data).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path('runs')/f"{Path(str(data).rpartition(':')[2]).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 @contextmanager
 def output_folder(

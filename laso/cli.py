@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 
-# %% ../nbs/51_cli.ipynb #3132d850
-Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, or a folder with images/ and labels.csv.')]
+# %% ../nbs/51_cli.ipynb #447d22bd
+Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, a folder with images/ and labels.csv, or '
+                                        'another layout: coco:DIR, voc:DIR, celeba:DIR, fastai:NAME.')]
 Backbone = Annotated[str, typer.Option(help='Any model of timm, by its name.')]
 Weights = Annotated[Optional[str], typer.Option(help='A safetensors file of weights for the backbone.')]
 Size = Annotated[Optional[int], typer.Option(help='Height and width of the pictures the backbone sees.')]

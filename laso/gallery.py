@@ -103,7 +103,7 @@ def _hits(sheet, x, y, images, ids, wanted, labels, vocab):
         sheet.text(x, y+_SIDE+(.2 if iou else .06), fit_names(names, width=_SIDE, n_lines=2 if iou else 3))
         x += _SIDE+_GAP
 
-# %% ../nbs/32_gallery.ipynb #3a9a7bec
+# %% ../nbs/32_gallery.ipynb #5b6b8adc
 def _check(table, images, rows, cols):
     "Row numbers of the database, labels and names of the classes to show."
     if list(table.fnames) != list(images.fnames):
@@ -113,13 +113,13 @@ def _check(table, images, rows, cols):
     cols = torch.arange(len(table.vocab)) if cols is None else torch.as_tensor(cols).long()
     return rows, table.labels[:,cols], [table.vocab[i] for i in cols]
 
-def _find(x, table, rows, k, exclude):
-    "Numbers of the `k` rows of the table nearest to `x` among `rows`, without those of `exclude`, (n, m) or None."
+def _find(x, ops, table, rows, k, exclude):
+    "Numbers of the `k` rows nearest to outputs `x` among `rows`, without those of `exclude`, (n, m) or None."
     if exclude is not None:
         at = torch.full((len(table),), -1)
         at[rows] = torch.arange(len(rows))
         exclude = at[exclude]
-    return rows[nearest(x.cpu(), table.x[rows], k, exclude=exclude)[1]]
+    return rows[nearest(x.cpu(), ops.real(table.x[rows]), k, exclude=exclude)[1]]
 
 @torch.no_grad()
 def _apply(ops, op, fx, fy):
@@ -128,7 +128,7 @@ def _apply(ops, op, fx, fy):
     try: return ops.eval()(op, fx.to(dev), fy.to(dev)).cpu()
     finally: ops.train(was)
 
-# %% ../nbs/32_gallery.ipynb #b17d4dd5
+# %% ../nbs/32_gallery.ipynb #198edec8
 _SIGNS = dict(zip(OPS, '∪∩∖'))
 
 def gallery(
@@ -148,7 +148,7 @@ def gallery(
         raise ValueError(f"expected rows 0 to {len(table)-1} in pairs, got {int(pairs.min())} to {int(pairs.max())}")
     rows,labels,vocab = _check(table, images, rows, cols)
     x,y = pairs.T
-    found = {op: _find(_apply(ops, op, table.x[x], table.x[y]), table, rows, k, pairs) for op in OPS}
+    found = {op: _find(_apply(ops, op, table.x[x], table.x[y]), ops, table, rows, k, pairs) for op in OPS}
     wanted = {op: label_op(op, labels[x], labels[y]) for op in OPS}
     sheet = _Sheet(2*_EDGE+_group(2)+3*(_SPACE+_group(k)), len(pairs)*(_HEAD+_SIDE+_FOOT)+2*_EDGE)
     for i,pair in enumerate(pairs):
@@ -161,7 +161,7 @@ def gallery(
             _hits(sheet, at, top, images, found[op][i], wanted[op][i], labels, vocab)
     return sheet.fig
 
-# %% ../nbs/32_gallery.ipynb #9e4eef1a
+# %% ../nbs/32_gallery.ipynb #75e266e4
 def show_nearest(
     features:Features, # what to look for, n rows
     table:FeatureTable, # features and labels of `images`
@@ -175,7 +175,7 @@ def show_nearest(
     n = len(features)
     if not n: raise ValueError("expected features of one row at least, got none")
     if exclude is not None: exclude = torch.as_tensor(exclude).long().expand(n, -1)
-    found = _find(features.x.detach(), table, rows, k, exclude)
+    found = _find(features.x.detach(), features.ops, table, rows, k, exclude)
     sheet = _Sheet(2*_EDGE+_group(k), n*(_HEAD+_SIDE+_FOOT)+2*_EDGE)
     for i,ids in enumerate(found):
         top,w = _EDGE+_HEAD+i*(_HEAD+_SIDE+_FOOT),None if features.labels is None else features.labels[i].cpu()

@@ -104,7 +104,7 @@ class MixNet(nn.Module):
 # %% ../nbs/20_operators.ipynb #a8da2012
 KINDS = dict(analytic=Analytic, paper=PaperNet, residual=ResidualNet, default=MixNet)
 
-# %% ../nbs/20_operators.ipynb #9ac9f462
+# %% ../nbs/20_operators.ipynb #06299cd8
 class SetOps(nn.Module):
     "The three operators: `union`, `intersection` and `subtraction`."
     def __init__(self,
@@ -124,6 +124,12 @@ class SetOps(nn.Module):
         if op not in OPS: raise ValueError(f"expected an operation of {', '.join(OPS)}, got {op!r}")
         if fx.shape != fy.shape: raise ValueError(f"expected fy of shape {tuple(fx.shape)}, got {tuple(fy.shape)}")
         return getattr(self, op)(fx, fy)
+
+    def real(self,
+        x:Tensor, # features, (n, d)
+    ) -> Tensor: # (n, d)
+        "Real features as outputs are compared with them: behind a tanh for the paper's networks, which end in one."
+        return x.tanh() if isinstance(self.union, PaperNet) else x
 
 # %% ../nbs/20_operators.ipynb #e133a10c
 def set_ops(

@@ -6,7 +6,7 @@ import pytest, torch
 from PIL import Image
 from laso.backbones import Backbone, create_backbone, finetuned
 from laso.core import InputError, cache_dir
-from laso.data import check_images, load_data, read_folder
+from laso.data import check_images, read_folder
 from laso.features import FeatureTable, extract, extract_images, load_features
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
@@ -121,9 +121,6 @@ def test_too_few(folder, refused):
 def test_nothing_to_draw_from(folder, refused):
     path = folder(novel=None)
     refused(lambda: read_folder(path, n_shot=5), 'to draw the novel', 'found 0 of 2')
-
-def test_other_layouts(refused):
-    for o in 'coco:x', 'voc:x', 'celeba:x': refused(lambda: load_data(o), 'not supported yet', 'scenes or a folder')
 
 def broken_folder(folder):
     path = folder()
