@@ -11,7 +11,10 @@ Modules:
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
 - `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
+- `laso.decisions`: Scores that need a threshold, F1 and the accuracy of label sets, and the precision–recall curve of each class
+- `laso.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
 - `laso.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near pictures with the right labels?
+- `laso.expressions`: What do x ∖ (y ∩ z) and other expressions of several operators return?
 - `laso.features`: Feature vectors of all pictures, computed once and kept on disk
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
@@ -21,11 +24,13 @@ Modules:
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
 - `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
+- `laso.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
 - `laso.official`: Read the weights that the authors of the paper released, into the modules of this package
 - `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
 - `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
 - `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
 - `laso.plots`: Figures of the results file and of a training
+- `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone"""
 

@@ -7,8 +7,8 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'Pairs', 'Run', 'OutRun', 'app', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
-           'main']
+           'OpsEpochs', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'bench', 'extract',
+           'train', 'evaluate', 'retrieve', 'fewshot', 'main']
 
 # %% ../nbs/51_cli.ipynb #12de4cf6
 import shlex,sys
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 
-# %% ../nbs/51_cli.ipynb #447d22bd
+# %% ../nbs/51_cli.ipynb #bdb76fbf
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, a folder with images/ and labels.csv, or '
                                         'another layout: coco:DIR, voc:DIR, celeba:DIR, fastai:NAME.')]
 Backbone = Annotated[str, typer.Option(help='Any model of timm, by its name.')]
@@ -32,6 +32,10 @@ Ops = Annotated[str, typer.Option(help='Kind of operators: default, analytic, pa
 Epochs = Annotated[int, typer.Option(help='Epochs of fine-tuning.')]
 OpsEpochs = Annotated[int, typer.Option(help='Epochs of the operators, each of at least 8192 pairs.')]
 Pairs = Annotated[int, typer.Option(help='Pairs of validation pictures for each operation.')]
+Preset = Annotated[str, typer.Option(help='Settings that belong together: default, paper-inception or paper-resnet50.')]
+Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, the authors', which takes hours.")]
+Balanced = Annotated[bool, typer.Option('--balanced', help='Few-shot scores on pictures resampled to balance classes.')]
+Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv: tensorboard, wandb or mlflow.')]
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
 OutRun = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: RUN]')]
 
@@ -41,23 +45,24 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
-# %% ../nbs/51_cli.ipynb #441467b5
+# %% ../nbs/51_cli.ipynb #fdc27949
 @app.command()
 def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
           episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
           drop_novel:DropNovel=False, ops:Ops='default',
-          epochs:Epochs=3, ops_epochs:OpsEpochs=3, n_pairs:Pairs=2000):
+          epochs:Epochs=3, ops_epochs:OpsEpochs=3, n_pairs:Pairs=2000, preset:Preset='default', head:Head='linear',
+          balanced:Balanced=False, log:Log=None):
     "The main job: features, operators, three evaluations; tables, pictures and results.json."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops,
-                        epochs, ops_epochs, n_pairs)
+                        epochs, ops_epochs, n_pairs, preset, head=head, balanced=balanced, log=tuple(log or ()))
     out = out or b.default_folder(data)
     res = b.bench(cfg, out=out, command=_command())
     b.print_tables(b.tables(res))
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
     print(f'{total:.0f} s, {gb:.1f} GB; results.json, pictures and operators in {out}')
 
-# %% ../nbs/51_cli.ipynb #44935035
+# %% ../nbs/51_cli.ipynb #f779a49b
 @app.command()
 def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
@@ -67,12 +72,12 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
     with b.output_folder(out or b.default_folder(data)) as out:
         images,net,table = b.features_for(cfg)
-        views = b.compute_views(images, net, b.support_sets(table, n_eps=cfg.episodes, seed=seed), seed=seed)
+        views = b.compute_views(images, net, b.sets_for(table, cfg), seed=seed)
         table.save(out/'features')
         views.save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #af0202c8
+# %% ../nbs/51_cli.ipynb #8defbbdf
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
@@ -80,8 +85,7 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
     table = b.load_features(run/'features')
     with b.output_folder(out or run) as out:
-        learned,curves = b.train_ops(table, cfg)
-        b.save_ops(learned, out)
+        curves = b.train_logged(table, cfg, out)[1]
         b.write_json(curves, out/'curves.json')
         if curves: b.save_figure(b.training_curves(curves), out/'curves.png')
         else: (out/'curves.png').unlink(missing_ok=True)   # of other operators
@@ -110,15 +114,16 @@ def retrieve(run:Run, out:OutRun=None, seed:Seed=0, n_pairs:Pairs=2000):
     "Look for real pictures near to what the operators return."
     _measure(run, out, 'retrieve', seed, n_pairs)
 
-# %% ../nbs/51_cli.ipynb #8f0db38e
+# %% ../nbs/51_cli.ipynb #d534002c
 @app.command()
-def fewshot(run:Run, out:OutRun=None):
+def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=False):
     "The few-shot benchmark, on the support sets whose views `laso extract` computed."
     from laso import bench as b
+    b.BenchConfig(head=head)   # refuses what can't be
     table = b.load_features(run/'features')
     ops,views = b.load_ops(run, table.width),b.Views.load(run/'views.safetensors')
     with b.output_folder(out or run) as out:
-        rows = b.fewshot(table, ops, views, sets=views.support_sets(table))
+        rows = b.fewshot(table, ops, views, sets=views.support_sets(), head=head, balanced=balanced)
         b.write_json(rows, out/'fewshot.json')
         b.save_figure(b.fewshot_plot(dict(fewshot=rows)), out/'fewshot.png')
     b.print_tables(b.tables(dict(fewshot=rows)))

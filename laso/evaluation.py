@@ -9,7 +9,7 @@ are those of `results.json`."""
 # %% auto #0
 __all__ = ['class_columns', 'untouched', 'evaluation_pairs', 'score_operator', 'untouched_retrieval', 'evaluate']
 
-# %% ../nbs/44_evaluation.ipynb #0d4dce88
+# %% ../nbs/44_evaluation.ipynb #fc06b69e
 import numpy as np
 import pandas as pd
 import torch
@@ -21,6 +21,7 @@ from .pairs import *
 from .heads import *
 from .metrics import *
 from .retrieval import *
+from .decisions import *
 
 # %% ../nbs/44_evaluation.ipynb #74f52dbc
 def class_columns(
@@ -56,7 +57,7 @@ def evaluation_pairs(
     shared = draw(False)
     return dict(union=shared, intersection=shared, subtraction=draw(True))
 
-# %% ../nbs/44_evaluation.ipynb #d858beed
+# %% ../nbs/44_evaluation.ipynb #f81f7a3c
 def score_operator(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -72,7 +73,11 @@ def score_operator(
     rows = table.valid_ids
     rows = rows[l[rows].any(1)]
     r = retrieval_iou(out, want, ops.real(table.x[rows]), l[rows], exclude=torch.searchsorted(rows, pairs))
-    return dict(map=mean_ap(head(out), want).item(), n_pairs=len(pairs), n_classes=int(want.any(0).sum())),r
+    return _scores(head(out), want),r
+
+def _scores(logits, want):
+    decided = {k: v.item() for k,v in decision_scores(logits, want).items()}
+    return dict(map=mean_ap(logits, want).item(), n_pairs=len(want), n_classes=int(want.any(0).sum()), **decided)
 
 # %% ../nbs/44_evaluation.ipynb #41a846a8
 def untouched_retrieval(

@@ -14,7 +14,7 @@ METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subt
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
-FILES = 'curves.png fewshot.png gallery.png operators.json operators.png operators.safetensors results.json'.split()
+FILES = 'curves.png fewshot.png gallery.png history.csv operators.json operators.png operators.safetensors results.json'.split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
 
@@ -140,7 +140,7 @@ def test_stages(laso, world, ran, tmp_path):
     "Each stage works on what the one before it wrote, and all together are `laso bench`."
     run,bench = tmp_path/'run',read_json(ran[0]/'results.json')
     views = ['features/features.json', 'features/features.npy', 'views.safetensors']
-    learned = ['curves.json', 'curves.png', 'operators.json', 'operators.safetensors']
+    learned = ['curves.json', 'curves.png', 'history.csv', 'operators.json', 'operators.safetensors']
     scores = ['evaluate.json', 'fewshot.json', 'fewshot.png', 'retrieve.json']
     for args,wrote in [
         (('extract', *options(world), '--frozen', '--out', run), views),
@@ -265,6 +265,9 @@ def test_bad_option(laso, world, tmp_path, args, parts):
 @pytest.mark.parametrize('args,parts', [
     ('bench --n-pairs 0', ['n_pairs', 'found 0']),
     ('bench --ops-epochs 0', ['ops_epochs', 'found 0']),
+    ('bench --preset best', ['default, paper-inception, paper-resnet50', "'best'"]),
+    ('bench --head best', ['linear, mlp', "'best'"]),
+    ('fewshot --head best', ['linear, mlp', "'best'"]),
     ('bench --ops best', ['analytic, paper, residual, default', "'best'"]),
     ('train --ops best', ['analytic, paper, residual, default', "'best'"]),
     ('train --ops-epochs 0', ['ops_epochs', 'found 0']),
