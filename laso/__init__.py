@@ -19,6 +19,7 @@ Modules:
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.joint`: The backbone trained together with the operators, on pairs of pictures
 - `laso.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out

@@ -7,8 +7,8 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'bench', 'extract',
-           'train', 'evaluate', 'retrieve', 'fewshot', 'main']
+           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'bench',
+           'extract', 'train', 'evaluate', 'retrieve', 'fewshot', 'main']
 
 # %% ../nbs/51_cli.ipynb #12de4cf6
 import shlex,sys
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated,Optional
 import typer
 
-# %% ../nbs/51_cli.ipynb #bdb76fbf
+# %% ../nbs/51_cli.ipynb #76332a0e
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, a folder with images/ and labels.csv, or '
                                         'another layout: coco:DIR, voc:DIR, celeba:DIR, fastai:NAME.')]
 Backbone = Annotated[str, typer.Option(help='Any model of timm, by its name.')]
@@ -31,6 +31,7 @@ Quick = Annotated[bool, typer.Option('--quick', help='A short run, to see that e
 Ops = Annotated[str, typer.Option(help='Kind of operators: default, analytic, paper or residual.')]
 Epochs = Annotated[int, typer.Option(help='Epochs of fine-tuning.')]
 OpsEpochs = Annotated[int, typer.Option(help='Epochs of the operators, each of at least 8192 pairs.')]
+EndToEnd = Annotated[int, typer.Option(help='Epochs in which the backbone is trained together with the operators.')]
 Pairs = Annotated[int, typer.Option(help='Pairs of validation pictures for each operation.')]
 Preset = Annotated[str, typer.Option(help='Settings that belong together: default, paper-inception or paper-resnet50.')]
 Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, the authors', which takes hours.")]
@@ -45,17 +46,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
-# %% ../nbs/51_cli.ipynb #fdc27949
+# %% ../nbs/51_cli.ipynb #0a6fbd88
 @app.command()
 def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
           episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
           drop_novel:DropNovel=False, ops:Ops='default',
-          epochs:Epochs=3, ops_epochs:OpsEpochs=3, n_pairs:Pairs=2000, preset:Preset='default', head:Head='linear',
-          balanced:Balanced=False, log:Log=None):
+          epochs:Epochs=3, ops_epochs:OpsEpochs=3, end_to_end:EndToEnd=0, n_pairs:Pairs=2000,
+          preset:Preset='default', head:Head='linear', balanced:Balanced=False, log:Log=None):
     "The main job: features, operators, three evaluations; tables, pictures and results.json."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops,
-                        epochs, ops_epochs, n_pairs, preset, head=head, balanced=balanced, log=tuple(log or ()))
+                        epochs, ops_epochs, n_pairs, preset, end_to_end=end_to_end, head=head, balanced=balanced,
+                        log=tuple(log or ()))
     out = out or b.default_folder(data)
     res = b.bench(cfg, out=out, command=_command())
     b.print_tables(b.tables(res))
@@ -77,7 +79,7 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
         views.save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #8defbbdf
+# %% ../nbs/51_cli.ipynb #b1543e6d
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
     "Train operators on the base classes."
@@ -94,12 +96,13 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
 def _measure(run, out, kind, seed, n_pairs):
     "Evaluations 1 and 2; write and print the one that was asked for."
     from laso import bench as b
-    b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
+    cfg = b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
     table = b.load_features(run/'features')
-    both = dict(analytic=b.set_ops('analytic', table.width), learned=b.load_ops(run, table.width))
+    ops = b.load_ops(run, table.width)
     with b.output_folder(out or run) as out:
-        res = b.evaluate(table, both, n_pairs=n_pairs, seed=seed)
+        res = b.evaluate_all(table, ops, cfg)
         part = {k: res[k] for k in (('untouched', 'operators') if kind == 'evaluate' else ('retrieval',))}
+        part['expressions'] = res['expressions']
         b.write_json(part, out/f'{kind}.json')
     b.print_tables(b.tables(part))
     print(f"written to {out/f'{kind}.json'}")

@@ -84,7 +84,7 @@ def _next(labels, rows, rng):
     shared = (labels[rows] @ labels.T > 0).float()
     return torch.multinomial(shared, 1, generator=torch.Generator().manual_seed(int(rng.integers(2**31)))).flatten()
 
-# %% ../nbs/47_expressions.ipynb #a3d8159a
+# %% ../nbs/47_expressions.ipynb #a6da63a3
 EXPRESSIONS = ('x - (y & z)', '(x | y) - z', 'x & (y | z)', '(x - y) | (y - x)')
 
 def score_expression(
@@ -107,18 +107,17 @@ def evaluate_expressions(
     operators:dict, # name -> `SetOps`
     expressions:tuple=EXPRESSIONS, # texts
     *, n:int=1000, # results of each expression
-    l2:float=.3, # penalty on the evaluation classifiers' weights
+    heads:dict|None=None, # by default `evaluation_heads(table)`
     seed:int=0, # of the pictures
-) -> dict: # operators, retrieval: list of dict, as `evaluate` has them, with the text as `op`
+) -> list: # of dict: what `evaluate` has in `operators` and in `retrieval`, with the text as `op`
     "Evaluations 1 and 2 of expressions, for seen and unseen classes."
-    res = dict(operators=[], retrieval=[])
+    res,heads = [],heads or evaluation_heads(table)
     for classes,cols in class_columns(table).items():
-        head,rows = untouched(table, cols, l2=l2)[0],table.valid_ids
+        rows = table.valid_ids
         rows = rows[table.labels[rows][:,cols].any(1)]
         for e in map(Expression, expressions):
             drawn = rows[expression_rows(e, table.labels[rows][:,cols], n, rng=np.random.default_rng(seed))]
             for name,ops in operators.items():
-                a,b = score_expression(table, ops, e, cols, head, drawn)
-                key = dict(operator=name, op=e.text, classes=classes)
-                res['operators'].append({**key, **a}); res['retrieval'].append({**key, **b})
+                a,b = score_expression(table, ops, e, cols, heads[classes], drawn)
+                res.append(dict(operator=name, op=e.text, classes=classes) | a | b)
     return res

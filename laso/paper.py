@@ -86,7 +86,9 @@ _PAIRS = dict(classification=('operation', [('learned', 'published')]),
               retrieval=('operation', [('iou@1', 'published@1')]),
               fewshot=('method', [('1-shot', 'published 1-shot'), ('5-shot', 'published 5-shot')]))
 
-# %% ../nbs/52_paper.ipynb #853415b1
+# %% ../nbs/52_paper.ipynb #0ffeb202
+_TITLES = dict(classification='Classification: mAP', retrieval='Retrieval: IoU', fewshot='Few-shot: mAP')
+
 def paper_figure(
     tables:dict, # what `paper_tables` returned
 ) -> plt.Figure:
@@ -99,11 +101,11 @@ def paper_figure(
             ax.plot(df[got].astype(float), names, 'o', color=c, label=got if len(pairs) > 1 else 'measured')
             ax.plot(df[pub].astype(float), names, 'o', color=c, mfc='none', label=pub)
         ax.invert_yaxis()
-        ax.set(title=kind, xlabel='%', xlim=(0, 100))
-        ax.legend(frameon=False, fontsize=8)
+        ax.set(title=_TITLES[kind], xlabel='%', xlim=(0, 100))
+        ax.legend(frameon=False, fontsize=8, ncols=2, loc='upper center', bbox_to_anchor=(.5, -.15))
     return fig
 
-# %% ../nbs/52_paper.ipynb #5b0a6810
+# %% ../nbs/52_paper.ipynb #09256611
 def write_paper_tables(
     res:dict, # what `bench` returned, or `results.json`
     out:str|Path, # folder
@@ -113,7 +115,7 @@ def write_paper_tables(
     note = (f"Measured on {res['data']['name']}; published on COCO 2014 with Inception-v3. In percent; standing says "
             "where a published number comes from (authors: their issue tracker or log, cited: later papers, "
             "unverified: remembered).\n")
-    parts = [f'## Table {i}: {k}\n\n{_markdown(t)}' for i,(k,t) in enumerate(tables.items(), 1)]
+    parts = [f'## Table {i}. {_TITLES[k]}\n\n{_markdown(t)}' for i,(k,t) in enumerate(tables.items(), 1)]
     with atomic_path(out/'paper-tables.md') as p: p.write_text('\n'.join([note, *parts]), encoding='utf-8')
     for k,t in tables.items():
         with atomic_path(out/f'paper-{k}.csv') as p: t.to_csv(p, index=False)

@@ -23,14 +23,13 @@ def label_iou(
     inter,union = (a*b).sum(-1),torch.maximum(a, b).sum(-1)
     return torch.where(union > 0, inter/union, 1.)
 
-# %% ../nbs/42_retrieval.ipynb #434a8f7b
-def _rough(q, b, metric):
+# %% ../nbs/42_retrieval.ipynb #50e2ec2b
+def _rough(q, b, norms, metric):
     "Distances (squared, up to a constant per query, for l2) and a bound of their rounding error, (len(q), 1)."
     eps,tiny = (b.shape[1]+8)*torch.finfo(q.dtype).eps,torch.finfo(q.dtype).tiny
     if metric == 'l1':
         dist = torch.cdist(q, b, p=1)
         return dist, eps*dist.amax(1, keepdim=True)+tiny
-    norms = b.square().sum(1)
     return torch.addmm(norms, q, b.T, alpha=-2), eps*(q.norm(dim=1, keepdim=True)+norms.max().sqrt())**2+tiny
 
 def _exact(q, b, metric):
@@ -38,7 +37,7 @@ def _exact(q, b, metric):
     diff = q.double()-b.double()
     return diff.abs().sum(1) if metric == 'l1' else diff.square().sum(1).sqrt()
 
-# %% ../nbs/42_retrieval.ipynb #e8b79773
+# %% ../nbs/42_retrieval.ipynb #50f33431
 def _within(rough, err, k, exclude):
     "Pairs (query, row) that may be among the `k` nearest, in this order."
     if exclude is not None:
@@ -48,9 +47,9 @@ def _within(rough, err, k, exclude):
     if kth.isinf().any(): raise ValueError(f"expected at least k={k} rows of the database that are not excluded")
     return (rough <= kth+2*err).nonzero().T
 
-def _nearest(q, b, rough_q, rough_b, k, exclude, metric):
+def _nearest(q, b, rough_q, rough_b, norms, k, exclude, metric):
     "`nearest` for one piece of the queries."
-    qi,bi = _within(*_rough(rough_q, rough_b, metric), k, exclude)
+    qi,bi = _within(*_rough(rough_q, rough_b, norms, metric), k, exclude)
     dist = torch.cat([_exact(q[i], b[j], metric) for i,j in zip(qi.split(2**13), bi.split(2**13))])
     order = dist.argsort(stable=True)
     order = order[qi[order].argsort(stable=True)]
@@ -75,7 +74,7 @@ def _check_exclude(exclude, n_queries, n):
         raise ValueError(f"expected exclude to hold rows 0 to {n-1}, or -1 for none, "
                          f"got {exclude.min().item()} to {exclude.max().item()}")
 
-# %% ../nbs/42_retrieval.ipynb #8f2f98fc
+# %% ../nbs/42_retrieval.ipynb #c27ca4ad
 def nearest(
     queries:Tensor, # features, (n_queries, d)
     database:Tensor, # features, (n, d)
@@ -92,8 +91,9 @@ def nearest(
     _check_exclude(exclude, len(q), len(b))
     precise = torch.get_float32_matmul_precision() == 'highest' # otherwise products may be rounded to 8 bits
     rq,rb = ((o-b.mean(0)).to(torch.float32 if precise else torch.float64) for o in (q, b))
+    norms = rb.square().sum(1)
     pieces = (slice(i, i+chunk) for i in range(0, max(len(q), 1), chunk))
-    parts = [_nearest(q[i], b, rq[i], rb, k, exclude[i], metric) for i in pieces]
+    parts = [_nearest(q[i], b, rq[i], rb, norms, k, exclude[i], metric) for i in pieces]
     return tuple(torch.cat(o) for o in zip(*parts))
 
 # %% ../nbs/42_retrieval.ipynb #b35bc5cb

@@ -14,7 +14,8 @@ METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subt
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
-FILES = 'curves.png fewshot.png gallery.png history.csv operators.json operators.png operators.safetensors results.json'.split()
+FILES = ('curves.png fewshot.png gallery.png history.csv operators.json operators.png operators.safetensors '
+         'per_class.csv precision_recall.png results.json').split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
 
@@ -66,7 +67,7 @@ def state(world):
 def ran(world):
     "`laso bench` in a process of its own: the folder it wrote, what it said, and what else it changed."
     before = state(world)
-    p = start(world, 'bench', *options(world), '--frozen', *SHORT, '--out', world/'results'/'bench')
+    p = start(world, 'bench', *options(world), '--frozen', *SHORT, '--out', Path('..')/'results'/'bench')
     out,err = p.communicate(timeout=300)
     after = state(world)
     assert p.returncode == 0, err
@@ -86,7 +87,7 @@ def test_bench_writes(ran):
         if o.endswith('.png'):
             with Image.open(out/o) as im: im.load(); assert min(im.size) > 100
     assert all(v.isfinite().all() for v in load_file(out/'operators.safetensors').values())
-    assert 'Operators: mAP' in said and 'laso-union' in said and str(out) in said.replace('\n', '')
+    assert 'Operators: mAP' in said and 'laso-union' in said and '../results/bench' in said.replace('\n', '')
     assert 'Traceback' not in err and 'Warning' not in err, err
 
 def fraction(v): return v is None or 0 <= v <= 1
@@ -154,8 +155,8 @@ def test_stages(laso, world, ran, tmp_path):
         assert status == 0 and not err and str(run) in out.replace('\n', ''), err
         assert set(names(run)) - before == set(wrote)
     part = {o: read_json(run/f'{o}.json') for o in ('evaluate', 'retrieve', 'fewshot', 'curves')}
-    assert part['evaluate'] == {k: bench[k] for k in ('untouched', 'operators')}
-    assert part['retrieve'] == dict(retrieval=bench['retrieval'])
+    assert part['evaluate'] == {k: bench[k] for k in ('untouched', 'operators', 'expressions')}
+    assert part['retrieve'] == {k: bench[k] for k in ('retrieval', 'expressions')}
     assert part['fewshot'] == bench['fewshot'] and part['curves'] == bench['curves']
     assert (run/'operators.safetensors').read_bytes() == (ran[0]/'operators.safetensors').read_bytes()
 
