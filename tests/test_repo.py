@@ -111,3 +111,19 @@ def test_metadata_files_agree():
     assert f'name = "{settings()["lib_name"]}"' in text
     assert f"\n## {settings()['version']}" in (ROOT/'CHANGELOG.md').read_text(encoding='utf8')
     assert (NBS/'_quarto.yml').is_symlink()
+
+def test_table_of_tests_holds():
+    "Every test that the page of differences names exists: the headings on their pages, the files among the tests."
+    nbs,text = ROOT/'nbs',(ROOT/'nbs/90_differences.ipynb').read_text(encoding='utf8')
+    table = ''.join(''.join(c['source']) for c in json.loads(text)['cells']).partition('## Where each part is tested')[2]
+    rows = [r for r in table.splitlines() if r.startswith('| ')][1:]
+    assert len(rows) > 25
+    for row in rows:
+        links,files = re.findall(r'\((\w+\.ipynb)\)(?:, "([^"]+)")?', row),re.findall(r'`(tests/\w+\.py)`', row)
+        assert links or files, row
+        for page,heading in links:
+            page = json.loads((nbs/page).read_text(encoding='utf8'))
+            heads = [l.lstrip('# ').replace('`', '') for c in page['cells'] if c['cell_type'] == 'markdown'
+                     for l in ''.join(c['source']).splitlines() if l.startswith('#')]
+            assert not heading or any(h.startswith(heading) for h in heads), (heading, heads)
+        assert all((ROOT/f).is_file() for f in files), row
