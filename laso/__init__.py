@@ -33,7 +33,9 @@ Modules:
 - `laso.plots`: Figures of the results file and of a training
 - `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
-- `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone"""
+- `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others
+- `laso.taghead`: From a few feature vectors with tags to calibrated probabilities and a threshold for each tag, as a scikit-learn estimator"""
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 
