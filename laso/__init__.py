@@ -14,6 +14,7 @@ Modules:
 - `laso.decisions`: Scores that need a threshold, F1 and the accuracy of label sets, and the precision–recall curve of each class
 - `laso.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
 - `laso.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near pictures with the right labels?
+- `laso.explore`: A widget for JupyterLab and Voilà: choose pictures and an expression, and see what the operators make of them
 - `laso.expressions`: What do x ∖ (y ∩ z) and other expressions of several operators return?
 - `laso.features`: Feature vectors of all pictures, computed once and kept on disk
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
@@ -32,6 +33,7 @@ Modules:
 - `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
 - `laso.plots`: Figures of the results file and of a training
 - `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
+- `laso.report`: One page that can be sent to others, and two runs side by side
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
 - `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others

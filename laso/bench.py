@@ -7,10 +7,10 @@
 
 # %% auto #0
 __all__ = ['BenchConfig', 'features_for', 'train_ops', 'train_together', 'sets_for', 'default_folder', 'output_folder',
-           'write_json', 'Stopwatch', 'peak_memory_mb', 'train_logged', 'evaluate_all', 'bench', 'tables',
-           'fewshot_summary', 'print_tables']
+           'write_json', 'Stopwatch', 'peak_memory_mb', 'train_logged', 'tables', 'fewshot_summary', 'evaluate_all',
+           'bench', 'print_tables']
 
-# %% ../nbs/50_bench.ipynb #a22749ad
+# %% ../nbs/50_bench.ipynb #3bce6ae3
 import json,math,sys,time
 from contextlib import contextmanager,suppress
 from dataclasses import dataclass,asdict
@@ -38,6 +38,7 @@ from .episodes import *
 from .paper import *
 from .gallery import *
 from .plots import *
+from .report import *
 
 # %% ../nbs/50_bench.ipynb #440c7283
 @dataclass
@@ -210,79 +211,6 @@ def train_logged(
     save_ops(ops, out)
     return ops,curves
 
-# %% ../nbs/50_bench.ipynb #16bd4a8f
-def evaluate_all(
-    table:FeatureTable, # features with labels and splits
-    ops:SetOps, # the learned operators
-    cfg:BenchConfig, # the settings
-    heads:dict|None=None, # by default `evaluation_heads(table)`
-) -> dict: # what `evaluate` returns, and expressions: list of dict
-    "Evaluations 1 and 2 of single operators and of expressions, the analytic beside the learned ones."
-    heads,both = heads or evaluation_heads(table),dict(analytic=set_ops('analytic', table.width), learned=ops)
-    res = evaluate(table, both, n_pairs=cfg.n_pairs, heads=heads, seed=cfg.seed)
-    res['expressions'] = evaluate_expressions(table, both, n=cfg.n_pairs, heads=heads, seed=cfg.seed)
-    return res
-
-# %% ../nbs/50_bench.ipynb #52fedb99
-def bench(
-    cfg:BenchConfig|None=None, # the settings
-    *, out:str|Path|None=None, # folder for the results; by default runs/NAME-DATE
-    command:str='', # how it was called, for the record
-    show:bool=True, # tell on standard error what is being done
-) -> dict: # the contents of results.json
-    "The main job: features, operators, the three evaluations; writes results.json, pictures and the operators."
-    cfg = cfg or BenchConfig()
-    with output_folder(out or default_folder(cfg.data)) as out: return _bench(cfg, out, command, Stopwatch(show))
-
-def _bench(cfg, out, command, clock):
-    with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):
-        images,backbone,table = features_for(cfg)
-    with clock('operators', 'Operators'):
-        ops,curves = train_logged(table, cfg, out)
-    if cfg.end_to_end:
-        with clock('end_to_end', 'Backbone and operators together'):
-            backbone,table,ops = train_together(images, backbone, table, ops, cfg)
-            save_ops(ops, out)
-            save_weights(backbone.body, out/'backbone.safetensors')
-    with clock('views', 'Views and mixtures of the support pictures'):
-        sets = sets_for(table, cfg)
-        views = compute_views(images, backbone, sets, seed=cfg.seed)
-    with clock('evaluation', 'Evaluation on pairs of validation pictures'):
-        heads = evaluation_heads(table)
-        scores = evaluate_all(table, ops, cfg, heads)
-        pd.DataFrame(scores.pop('per_class')).to_csv(out/'per_class.csv', index=False)
-        precision_recall = {f'{c} classes'.capitalize(): _curves(table, cols, heads[c])
-                            for c,cols in class_columns(table).items()}
-    with clock('fewshot', 'Few-shot benchmark'):
-        rows = fewshot(table, ops, views, sets=sets, head=cfg.head, balanced=cfg.balanced)
-    res = dict(schema=1, laso_version=version('laso'), command=command, seed=cfg.seed, data=_about(table),
-               backbone=dict(name=backbone.name, width=backbone.width, finetuned=backbone.finetuned),
-               config=dict(asdict(cfg), log=list(cfg.log)), **scores, fewshot=rows, curves=curves)
-    with clock('pictures', 'Pictures'):
-        _pictures(res, out, table, images, ops)
-        save_figure(precision_recall_plot(precision_recall), out/'precision_recall.png')
-    if cfg.preset != 'default' or cfg.data.startswith('coco'): write_paper_tables(res, out)
-    res.update(timings=clock.total(), peak_memory_mb=peak_memory_mb())
-    write_json(res, out/'results.json')
-    return res
-
-def _curves(table, cols, head):
-    va = table.valid_ids
-    return pr_curves(head(table.x[va]), table.labels[va][:,cols], [table.vocab[i] for i in cols])
-
-def _about(table):
-    return dict(name=table.name, n_train=len(table.train_ids), n_valid=len(table.valid_ids),
-                base=table.base_vocab, novel=table.novel_vocab)
-
-# %% ../nbs/50_bench.ipynb #99632a9a
-def _pictures(res, out, table, images, ops):
-    "Write the pictures of a run."
-    pairs = evaluation_pairs(table, table.base_ids, n_pairs=3, seed=res['seed'])['subtraction']
-    save_figure(gallery(table, images, ops, pairs), out/'gallery.png')
-    save_figure(operator_bars(res), out/'operators.png')
-    save_figure(fewshot_plot(res), out/'fewshot.png')
-    if res['curves']: save_figure(training_curves(res['curves']), out/'curves.png')
-
 # %% ../nbs/50_bench.ipynb #1bf06edb
 def tables(
     res:dict, # what `bench` returned
@@ -314,6 +242,81 @@ def fewshot_summary(
         cols[f'{shot}-shot − none'] = ['' if m == 'none' else f'{100*d:+.1f} ± {100*h:.1f}'
                                        for m,d,h in zip(g.index, g['diff'], g.diff_half)]
     return pd.DataFrame(cols, index=pd.Index(g.index, name='method'))
+
+# %% ../nbs/50_bench.ipynb #16bd4a8f
+def evaluate_all(
+    table:FeatureTable, # features with labels and splits
+    ops:SetOps, # the learned operators
+    cfg:BenchConfig, # the settings
+    heads:dict|None=None, # by default `evaluation_heads(table)`
+) -> dict: # what `evaluate` returns, and expressions: list of dict
+    "Evaluations 1 and 2 of single operators and of expressions, the analytic beside the learned ones."
+    heads,both = heads or evaluation_heads(table),dict(analytic=set_ops('analytic', table.width), learned=ops)
+    res = evaluate(table, both, n_pairs=cfg.n_pairs, heads=heads, seed=cfg.seed)
+    res['expressions'] = evaluate_expressions(table, both, n=cfg.n_pairs, heads=heads, seed=cfg.seed)
+    return res
+
+# %% ../nbs/50_bench.ipynb #30d6fe54
+def bench(
+    cfg:BenchConfig|None=None, # the settings
+    *, out:str|Path|None=None, # folder for the results; by default runs/NAME-DATE
+    command:str='', # how it was called, for the record
+    show:bool=True, # tell on standard error what is being done
+) -> dict: # the contents of results.json
+    "The main job: features, operators, the three evaluations; writes results.json, pictures and the operators."
+    cfg = cfg or BenchConfig()
+    with output_folder(out or default_folder(cfg.data)) as out: return _bench(cfg, out, command, Stopwatch(show))
+
+def _bench(cfg, out, command, clock):
+    with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):
+        images,backbone,table = features_for(cfg)
+    with clock('operators', 'Operators'):
+        ops,curves = train_logged(table, cfg, out)
+    if cfg.end_to_end:
+        with clock('end_to_end', 'Backbone and operators together'):
+            backbone,table,ops = train_together(images, backbone, table, ops, cfg)
+            save_ops(ops, out)
+    if backbone.finetuned: save_weights(backbone.body, out/'backbone.safetensors')
+    with clock('views', 'Views and mixtures of the support pictures'):
+        sets = sets_for(table, cfg)
+        views = compute_views(images, backbone, sets, seed=cfg.seed)
+    with clock('evaluation', 'Evaluation on pairs of validation pictures'):
+        heads = evaluation_heads(table)
+        scores = evaluate_all(table, ops, cfg, heads)
+        pd.DataFrame(scores.pop('per_class')).to_csv(out/'per_class.csv', index=False)
+        precision_recall = {f'{c} classes'.capitalize(): _curves(table, cols, heads[c])
+                            for c,cols in class_columns(table).items()}
+    with clock('fewshot', 'Few-shot benchmark'):
+        rows = fewshot(table, ops, views, sets=sets, head=cfg.head, balanced=cfg.balanced)
+    res = dict(schema=1, laso_version=version('laso'), command=command, seed=cfg.seed, data=_about(table),
+               backbone=dict(name=backbone.name, width=backbone.width, finetuned=backbone.finetuned,
+                             size=backbone.size),
+               config=dict(asdict(cfg), log=list(cfg.log)), **scores, fewshot=rows, curves=curves)
+    with clock('pictures', 'Pictures'):
+        _pictures(res, out, table, images, ops)
+        save_figure(precision_recall_plot(precision_recall), out/'precision_recall.png')
+    if cfg.preset != 'default' or cfg.data.startswith('coco'): write_paper_tables(res, out)
+    res.update(timings=clock.total(), peak_memory_mb=peak_memory_mb())
+    write_json(res, out/'results.json')
+    write_report(res, tables(res), out)
+    return res
+
+def _curves(table, cols, head):
+    va = table.valid_ids
+    return pr_curves(head(table.x[va]), table.labels[va][:,cols], [table.vocab[i] for i in cols])
+
+def _about(table):
+    return dict(name=table.name, n_train=len(table.train_ids), n_valid=len(table.valid_ids),
+                base=table.base_vocab, novel=table.novel_vocab)
+
+# %% ../nbs/50_bench.ipynb #99632a9a
+def _pictures(res, out, table, images, ops):
+    "Write the pictures of a run."
+    pairs = evaluation_pairs(table, table.base_ids, n_pairs=3, seed=res['seed'])['subtraction']
+    save_figure(gallery(table, images, ops, pairs), out/'gallery.png')
+    save_figure(operator_bars(res), out/'operators.png')
+    save_figure(fewshot_plot(res), out/'fewshot.png')
+    if res['curves']: save_figure(training_curves(res['curves']), out/'curves.png')
 
 # %% ../nbs/50_bench.ipynb #c4a9cdfe
 def print_tables(

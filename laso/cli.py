@@ -7,8 +7,9 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'bench',
-           'extract', 'train', 'evaluate', 'retrieve', 'fewshot', 'main']
+           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'Version',
+           'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
+           'teach', 'tag', 'compare', 'main']
 
 # %% ../nbs/51_cli.ipynb #12de4cf6
 import shlex,sys
@@ -40,9 +41,20 @@ Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
 OutRun = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: RUN]')]
 
-# %% ../nbs/51_cli.ipynb #d280af28
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+# %% ../nbs/51_cli.ipynb #cf229d3d
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help='Label-set operations networks: recognise several things in a picture from a few examples.')
+
+def _version(wanted:bool):
+    if not wanted: return
+    from importlib.metadata import version
+    print(f"laso {version('laso')}")
+    raise typer.Exit()
+
+Version = Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Its version.')]
+
+@app.callback()
+def options(version:Version=False): pass
 
 def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
@@ -131,6 +143,47 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
         b.save_figure(b.fewshot_plot(dict(fewshot=rows)), out/'fewshot.png')
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
+
+# %% ../nbs/51_cli.ipynb #e4212c40
+Pictures = Annotated[list[Path], typer.Argument(help='Pictures, or folders of them.')]
+Taught = Annotated[Path, typer.Argument(help='A folder with a sub-folder of pictures for each tag, or '
+                                               'with images/ and labels.csv.')]
+FromRun = Annotated[Optional[Path], typer.Option(help='Folder that `laso bench` wrote: its backbone and operators '
+                                                        'are used.')]
+
+@app.command()
+def teach(folder:Taught, out:Annotated[Path, typer.Option(help='File to write.')]=Path('my.tagger'), run:FromRun=None,
+          backbone:Backbone='tf_efficientnet_lite0', weights:Weights=None, size:Size=None,
+          plain:Annotated[bool, typer.Option('--plain', help='Without synthesised examples.')]=False):
+    "Learn tags from a few pictures of each."
+    from laso import tagger as t
+    t.read_taught(folder)   # refuses what can't be before anything long begins
+    net,ops = t.backbone_and_ops(run) if run else (t.create_backbone(backbone, size=size, weights=weights), 'scenes')
+    res = t.FewShotTagger.teach(folder, backbone=net, ops=None if plain else ops)
+    try: res.export(out)
+    except OSError as e:
+        raise t.InputError(f"expected a file that can be written, found {out} ({e.strerror}); "
+                           "choose another --out") from None
+    print(f'{res.report}\nwritten to {out}')
+
+@app.command()
+def tag(tagger:Annotated[Path, typer.Argument(help='File that `laso teach` wrote.')], pictures:Pictures,
+        csv:Annotated[Optional[Path], typer.Option(help='Also write a table of all probabilities.')]=None):
+    "Name what pictures show."
+    from laso import tagger as t
+    learned = t.load_tagger(tagger)
+    files = [f for p in pictures for f in (t.find_pictures(p) if p.is_dir() else [p])]
+    probs = learned.predict_proba(files)
+    tags = [learned.choose(p) for p in probs]
+    for f,o in zip(files, tags): print(f'{f}: ' + (', '.join(f'{k} {p:.2f}' for k,p in o.items()) or 'no tag'))
+    if csv: t.write_tags(csv, files, learned.tags, tags, probs)
+
+@app.command()
+def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrote.')],
+            b:Annotated[Path, typer.Argument(help='Another one, on the same data.')]):
+    "Two runs side by side, with paired differences."
+    from laso import bench as bb
+    bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
 
 # %% ../nbs/51_cli.ipynb #d4ed3dbd
 def main():

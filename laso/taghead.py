@@ -110,7 +110,7 @@ def choose_thresholds(
     own = np.array([_best_f1(p[:,c], y[:,c]) if 1 < n < len(y) else common for c,n in enumerate(count)])
     return expit((count*own+trust*common)/(count+trust))
 
-# %% ../nbs/60_taghead.ipynb #797b2470
+# %% ../nbs/60_taghead.ipynb #2f1788a1
 class TagHead(ClassifierMixin, BaseEstimator):
     "A multi-label linear classifier for few examples, in scikit-learn's manner."
     def __init__(self,
@@ -131,7 +131,8 @@ class TagHead(ClassifierMixin, BaseEstimator):
         y,self.classes_ = _multi_hot(Y, len(x))
         made,nothing = (synthesise(o, x, y, self.n_synth, self.seed) for o in (self.ops, None))
         hard = y.round()
-        score = lambda made: left_out_scores(x, y, made, l2=self.l2, weight=self.weight, folds=self.folds, seed=self.seed)
+        options = dict(l2=self.l2, weight=self.weight, folds=self.folds, seed=self.seed)
+        score = lambda made: left_out_scores(x, y, made, **options)
         z,self.left_out_map_ = score(nothing),{}
         some = (hard.sum(0) > 1) & (hard.sum(0) < len(x))
         self.left_out_map_['without'] = mean_ap(z[:,some], hard[:,some]).item() if some.any() else None
@@ -160,7 +161,7 @@ class TagHead(ClassifierMixin, BaseEstimator):
     def predict(self, X) -> np.ndarray: # (n, n_lbl) in {0,1}: probabilities from the tag's threshold on
         return (self.predict_proba(X) >= self.thresholds_).astype(int)
 
-# %% ../nbs/60_taghead.ipynb #4e112059
+# %% ../nbs/60_taghead.ipynb #5310045a
 def _features(X, d=None):
     try: x = np.ascontiguousarray(X, np.float32)
     except (TypeError, ValueError): x = np.empty(0)
@@ -171,14 +172,16 @@ def _features(X, d=None):
 
 def _multi_hot(Y, n):
     "Labels (n, n_lbl) as a tensor, and the names of the classes."
-    if len(Y) != n: raise InputError(f"expected labels for each of {n} pictures, found {len(Y)}; give one list of names each")
+    if len(Y) != n:
+        raise InputError(f"expected labels for each of {n} pictures, found {len(Y)}; give one list of names each")
     if not isinstance(Y, (Tensor, np.ndarray)) and not np.isscalar(Y[0][0] if len(Y[0]) else ''): Y = np.asarray(Y)
     if isinstance(Y, (Tensor, np.ndarray)) and np.asarray(Y).dtype.kind in 'biuf':
         y = torch.as_tensor(np.asarray(Y, np.float32))
         if y.dim() != 2 or ((y < 0) | (y > 1)).any():
             raise InputError(f"expected labels of shape ({n}, n_lbl) from 0 to 1, found {tuple(y.shape)}; convert them")
         return y,np.arange(y.shape[1])
-    if isinstance(Y[0], str): raise InputError(f"expected a list of names for each picture, found {Y[0]!r}; write [{Y[0]!r}]")
+    if isinstance(Y[0], str):
+        raise InputError(f"expected a list of names for each picture, found {Y[0]!r}; write [{Y[0]!r}]")
     names = sorted({o for l in Y for o in l})
     if not names: raise InputError("expected at least one tag, found none; name what the pictures show")
     return torch.tensor([[float(c in l) for c in names] for l in Y]),np.array(names, dtype=object)

@@ -9,13 +9,13 @@ from laso.core import OPS
 from laso.operators import save_ops, set_ops
 from laso.scenes import CATEGORIES, NOVEL, make_scenes
 
-COMMANDS = 'bench extract train evaluate retrieve fewshot'.split()
+COMMANDS = 'bench extract train evaluate retrieve fewshot teach tag compare'.split()
 METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subtraction '
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
 FILES = ('curves.png fewshot.png gallery.png history.csv operators.json operators.png operators.safetensors '
-         'per_class.csv precision_recall.png results.json').split()
+         'per_class.csv precision_recall.png report.html results.json').split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
 

@@ -22,7 +22,7 @@ def read(wheel, suffix):
 
 def test_files(wheel):
     with zipfile.ZipFile(wheel) as z: names = z.namelist()
-    package = {str(p.relative_to(ROOT)) for p in (ROOT/'laso').rglob('*.py')} | {'laso/laso_episodes.json'}
+    package = {str(p.relative_to(ROOT)) for p in (ROOT/'laso').rglob('*.py')} | {'laso/laso_episodes.json', 'laso/py.typed'}
     assert {n for n in names if '.dist-info/' not in n} == package
     assert 'laso/_modidx.py' in names
     assert any(n.endswith('licenses/LICENSE') for n in names)
