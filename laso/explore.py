@@ -9,7 +9,7 @@ the paired differences of the methods on several of them."""
 # %% auto #0
 __all__ = ['explain', 'Explorer']
 
-# %% ../nbs/62_explore.ipynb #2df6ed89
+# %% ../nbs/62_explore.ipynb #c9cf4421
 import base64
 from functools import lru_cache
 from html import escape
@@ -23,11 +23,10 @@ from .data import *
 from .features import *
 from .operators import *
 from .heads import *
-from .retrieval import *
 from .expressions import *
 from .fewshot import *
 
-# %% ../nbs/62_explore.ipynb #13be75d1
+# %% ../nbs/62_explore.ipynb #58fb2d0c
 def explain(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -35,6 +34,7 @@ def explain(
     text:str, # an expression such as `x - y`
     chosen:dict, # name -> row of the table, or features (d,)
     *, k:int=4, # nearest pictures
+    database:Tensor|None=None, # features of the validation pictures, by default taken from the table
 ) -> dict: # found: class -> probability; wanted: names, None if a picture has no labels; near: rows (k,)
     "What the operators return for an expression of chosen pictures."
     e = Expression(text)
@@ -45,14 +45,14 @@ def explain(
     x = {n: chosen[n][None] if isinstance(chosen[n], Tensor) else table.x[[chosen[n]]] for n in e.names}
     with torch.no_grad(): out = e(**{n: Features(v, ops.eval()) for n,v in x.items()}).x
     p,db = head(out)[0].sigmoid(),table.valid_ids
-    at = [int((db == r).nonzero()) for r in rows if (db == r).any()]
-    _,near = nearest(out, ops.real(table.x[db]), k, exclude=torch.tensor([at]).long() if at else None)
+    dist = torch.cdist(out, ops.real(table.x[db] if database is None else database))[0]
+    near = dist.masked_fill(torch.isin(db, torch.tensor(rows)), torch.inf).topk(k, largest=False).indices
     found = {table.vocab[c]: p[c].item() for c in p.argsort(descending=True).tolist() if p[c] > .5}
     wanted = None
     if all(not isinstance(chosen[n], Tensor) for n in e.names):
         l = torch.stack([table.labels[chosen[n]] for n in e.names])[None]
         wanted = label_names(expression_labels(e, l)[0], table.vocab)
-    return dict(found=found, wanted=wanted, near=db[near[0]])
+    return dict(found=found, wanted=wanted, near=db[near])
 
 # %% ../nbs/62_explore.ipynb #7cdcf48c
 _CSS = """<style>.laso-row{display:flex;flex-wrap:wrap;gap:8px;margin:4px 0 12px}.laso-row figure{margin:0;width:116px}
@@ -74,7 +74,7 @@ def _figure(data, caption, hit=False):
 
 def _row(figures): return f'<div class="laso-row">{"".join(figures)}</div>'
 
-# %% ../nbs/62_explore.ipynb #8fc04df7
+# %% ../nbs/62_explore.ipynb #5e20c4d7
 class Explorer:
     "A widget: pictures and an expression in, label sets and nearest pictures out."
     def __init__(self,
@@ -88,6 +88,7 @@ class Explorer:
         self.table,self.images,self.backbone,self.k,self.uploaded = table,images,backbone,k,{}
         self.ops = dict(learned=ops, analytic=set_ops('analytic', table.width))
         tr = table.train_ids
+        self.database = table.x[table.valid_ids]
         self.head = fit_linear(table.x[tr], table.labels[tr], l2=.3)
         self.generator = torch.Generator().manual_seed(seed)
         self.thumb = lru_cache(1000)(lambda i: _encode(images.open(i)))
@@ -157,7 +158,7 @@ def draw(self:Explorer,
     self.quiet = False
     self.update()
 
-# %% ../nbs/62_explore.ipynb #45a89b32
+# %% ../nbs/62_explore.ipynb #5d8ddb75
 Explorer.quiet = False
 
 @patch
@@ -165,7 +166,8 @@ def update(self:Explorer):
     "Show the result of the expression."
     if self.quiet: return
     chosen = {n: self.uploaded[n][0] if n in self.uploaded else self.pick[n].value for n in 'xyz'}
-    try: results = {k: explain(self.table, o, self.head, self.text.value, chosen, k=self.k) for k,o in self.ops.items()}
+    look = lambda o: explain(self.table, o, self.head, self.text.value, chosen, k=self.k, database=self.database)
+    try: results = {k: look(o) for k,o in self.ops.items()}
     except ValueError as e: self.sets.value = f'<p>{escape(str(e))}</p>'; return
     names = Expression(self.text.value).names
     parts = [_CSS, _row(self._source(n) for n in names)]
