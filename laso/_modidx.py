@@ -118,7 +118,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'laso.evaluation.untouched_retrieval': ('evaluation.html#untouched_retrieval', 'laso/evaluation.py')},
             'laso.explore': { 'laso.explore.Explorer': ('explore.html#explorer', 'laso/explore.py'),
                               'laso.explore.Explorer.__init__': ('explore.html#explorer.__init__', 'laso/explore.py'),
-                              'laso.explore.Explorer._ipython_display_': ('explore.html#explorer._ipython_display_', 'laso/explore.py'),
+                              'laso.explore.Explorer._repr_mimebundle_': ('explore.html#explorer._repr_mimebundle_', 'laso/explore.py'),
                               'laso.explore.Explorer._result': ('explore.html#explorer._result', 'laso/explore.py'),
                               'laso.explore.Explorer._sets_tab': ('explore.html#explorer._sets_tab', 'laso/explore.py'),
                               'laso.explore.Explorer._shots_tab': ('explore.html#explorer._shots_tab', 'laso/explore.py'),

@@ -74,7 +74,7 @@ def _figure(data, caption, hit=False):
 
 def _row(figures): return f'<div class="laso-row">{"".join(figures)}</div>'
 
-# %% ../nbs/62_explore.ipynb #5e20c4d7
+# %% ../nbs/62_explore.ipynb #2323f8c1
 class Explorer:
     "A widget: pictures and an expression in, label sets and nearest pictures out."
     def __init__(self,
@@ -96,9 +96,7 @@ class Explorer:
         self.root = w.Tab([self._sets_tab(), self._shots_tab()], titles=['Sets', 'Few shots'])
         self.update()
 
-    def _ipython_display_(self):
-        from IPython.display import display
-        display(self.root)
+    def _repr_mimebundle_(self, **kwargs): return self.root._repr_mimebundle_(**kwargs)
 
     def labels(self, i): return ', '.join(label_names(self.table.labels[i], self.table.vocab)) or 'nothing'
 
@@ -189,7 +187,7 @@ def _result(self:Explorer, name, r, wanted):
     near = (_figure(self.thumb(i), self.labels(i), same(i)) for i in r['near'].tolist())
     return f'<p><b>{name} operators</b> are read as: {escape(found)}. Nearest real pictures:</p>{_row(near)}'
 
-# %% ../nbs/62_explore.ipynb #f0748844
+# %% ../nbs/62_explore.ipynb #72302e87
 @patch
 def _shots_tab(self:Explorer):
     self.k_shot = w.IntSlider(value=1, min=1, max=10, description='examples')
@@ -208,4 +206,5 @@ def few_shots(self:Explorer,
     summary = fewshot_summary(fewshot(self.table, self.ops['learned'], sets=sets)).reset_index()
     shown = _row(_figure(self.thumb(i), self.labels(i)) for i in sets[0].rows.tolist()[:24])
     self.shots.value = (f'{_CSS}<p>The first of {n_eps} support sets:</p>{shown}'
-                        f'<p>mAP on the novel classes (%), with 95 % intervals:</p>{summary.to_html(index=False, border=0)}')
+                        '<p>mAP on the novel classes (%), with 95 % intervals:</p>'
+                        f'{summary.to_html(index=False, border=0)}')

@@ -9,7 +9,7 @@ from laso.core import OPS
 from laso.operators import save_ops, set_ops
 from laso.scenes import CATEGORIES, NOVEL, make_scenes
 
-COMMANDS = 'bench extract train evaluate retrieve fewshot teach tag compare'.split()
+COMMANDS = 'bench extract train evaluate retrieve fewshot'.split()
 METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subtraction '
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
@@ -75,7 +75,7 @@ def ran(world):
 
 def test_help(laso):
     status,text,_ = laso('--help')
-    assert status == 0 and all(re.search(rf'^  {o} ', text, re.M) for o in COMMANDS)
+    assert status == 0 and all(re.search(rf'^  {o} ', text, re.M) for o in (*COMMANDS, 'teach', 'tag', 'compare'))
     for o in COMMANDS:
         status,text,err = laso(o, '--help')
         assert status == 0 and not err and '--out' in text and f'laso {o}' in text
@@ -99,7 +99,7 @@ def test_results(ran):
     base = [o for o in CATEGORIES if o not in NOVEL]
     assert {k: v if isinstance(v, (str, int)) else set(v) for k,v in res['data'].items()} == dict(
         name='data', n_train=240, n_valid=120, base=set(base), novel=set(NOVEL))
-    assert res['backbone'] == dict(name='test_efficientnet', width=256, finetuned=False)
+    assert res['backbone'] == dict(name='test_efficientnet', width=256, finetuned=False, size=64)
     assert list(res['untouched']) == ['seen', 'unseen'] and all(map(fraction, res['untouched'].values()))
     assert {'features', 'operators', 'evaluation', 'fewshot', 'total'} <= res['timings'].keys()
     assert 0 < max(res['timings'].values()) == res['timings']['total'] and res['peak_memory_mb'] > 100
