@@ -17,7 +17,7 @@ import pandas as pd
 from .core import *
 from .metrics import *
 
-# %% ../nbs/53_report.ipynb #2889e7ec
+# %% ../nbs/53_report.ipynb #53b96313
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -26,6 +26,7 @@ table { display: block; overflow-x: auto; margin: 1rem 0 }
 th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8886; white-space: nowrap }
 th { cursor: pointer } th:hover { text-decoration: underline }
 td:first-child, th:first-child { text-align: left }
+.facts td, .facts th { text-align: left; white-space: normal; vertical-align: top }
 img { max-width: 100%; background: white; border-radius: 4px }
 pre { overflow-x: auto; padding: .75rem; background: #8882; border-radius: 4px }
 """
@@ -39,9 +40,10 @@ document.querySelectorAll('th').forEach(th => th.onclick = () => {
 })
 """
 
-def _table(df): return df.reset_index().astype(str).to_html(index=False, border=0, escape=True)
+def _table(df, **kwargs):
+    return df.rename_axis(columns=None).reset_index().astype(str).to_html(index=False, border=0, escape=True, **kwargs)
 
-def _rows(d): return _table(pd.DataFrame({'value': d}).rename_axis('setting'))
+def _facts(d): return _table(pd.DataFrame({'value': d}).rename_axis('name'), classes='facts')
 
 def _picture(file):
     data = base64.b64encode(file.read_bytes()).decode()
@@ -52,7 +54,7 @@ def environment() -> dict: # name -> version
     names = ('laso', 'torch', 'fastai', 'timm', 'numpy', 'scikit-learn')
     return dict(python=platform.python_version(), system=platform.platform(), **{n: version(n) for n in names})
 
-# %% ../nbs/53_report.ipynb #b8a7bdce
+# %% ../nbs/53_report.ipynb #6bae873f
 def write_report(
     res:dict, # what `bench` returned
     tables:dict, # title -> data frame
@@ -63,12 +65,12 @@ def write_report(
     title = f"laso on {about['name']}"
     facts = {'training pictures': about['n_train'], 'validation pictures': about['n_valid'],
              'base classes': ', '.join(about['base']), 'novel classes': ', '.join(about['novel'])}
-    parts = [f'<h1>{escape(title)}</h1>', _rows(facts)]
+    parts = [f'<h1>{escape(title)}</h1>', _facts(facts)]
     parts += [f'<h2>{escape(k)}</h2>{_table(t)}' for k,t in tables.items()]
     parts += ['<h2>Pictures</h2>', *(f'<p>{_picture(p)}</p>' for p in sorted(out.glob('*.png')))]
     parts += ['<h2>How to reproduce it</h2>', f"<pre>{escape(res['command'] or 'laso.bench.bench(…)')}</pre>",
-              _rows(environment()), '<h2>Settings</h2>', _rows(res['config']),
-              '<h2>Seconds</h2>', _rows(res.get('timings', {}))]
+              _facts(environment()), '<h2>Settings</h2>', _facts(res['config']),
+              '<h2>Seconds</h2>', _facts(res.get('timings', {}))]
     page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f'<title>{escape(title)}</title><style>{_STYLE}</style>{"".join(parts)}<script>{_SORT}</script></html>')
     with atomic_path(out/'report.html') as p: p.write_text(page, encoding='utf-8')
