@@ -11,8 +11,8 @@ __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed',
            'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
            'teach', 'tag', 'compare', 'main']
 
-# %% ../nbs/51_cli.ipynb #12de4cf6
-import shlex,sys
+# %% ../nbs/51_cli.ipynb #f700d704
+import shlex,sys,warnings
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
@@ -185,9 +185,10 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
     from laso import bench as bb
     bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
 
-# %% ../nbs/51_cli.ipynb #d4ed3dbd
+# %% ../nbs/51_cli.ipynb #f38fc592
 def main():
     "The entry point of the command."
+    warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)   # of timm's own code
     try: app()
     except ValueError as e:
         from laso.core import InputError
