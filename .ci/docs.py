@@ -2,15 +2,15 @@
 """Build the documentation site in _docs/ without Quarto, and fail on a broken link.
 
 nbdev turns the notebooks into pages for readers in _proc/, smalldocs makes HTML of them. In between, what the two
-see differently is settled: page names (nbdev's links leave out a notebook's number) and links to source code (there
-is no address for them until pyproject.toml has one). Afterwards formulas become MathML, which needs no network."""
+see differently is settled: page names (nbdev's links leave out a notebook's number) and links to source code (to pages
+of the site's own, source/*.html). Afterwards formulas become MathML, which needs no network."""
 import html, json, re, shutil, subprocess, sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import yaml
-from nbdev.config import get_config, nbpath2html
+from nbdev.config import nbpath2html
 
 ROOT = Path(__file__).resolve().parent.parent
 PROC,DOCS = ROOT/'_proc',ROOT/'_docs'
@@ -28,8 +28,8 @@ def sidebar(entries):
         else: yield e
 
 def fix_links(text):
-    "Markdown without links to source code that has no address, and with links to notebooks by their page names."
-    if not get_config(ROOT).git_url: text = re.sub(r'\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*', '', text)
+    "Markdown with links to source code and to notebooks by the names of the site's pages."
+    text = re.sub(r'\[source\]\([^)]*/laso/(\w+)\.py#L(\d+)\)\{[^}]*\}', r'[source](source/\1.html#L-\2){.source-link}', text)
     return re.sub(r'\]\(((?![a-z]+:)[^)#]*\.ipynb)', lambda m: f']({page_name(m[1]).as_posix()}', text)
 
 def fix_page(path):
@@ -102,6 +102,24 @@ def drop_lost_places(page, path):
         return m[0] if not dest.exists() or unquote(m[2]) in read(dest).ids else f'<a href="{m[1] or path.name}"{m[3]}><code'
     return re.sub(r'<a href="([^"#:]*)#([^"]*)"([^>]*)><code', one, page)
 
+def source_pages(site):
+    "The modules as pages with a place for each line (`#L-12`), in the colours of the reader's choice of light or dark."
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+    form = HtmlFormatter(lineanchors='L', anchorlinenos=True, linenos='table')
+    dark = HtmlFormatter(style='monokai').get_style_defs()
+    css = f'{form.get_style_defs()} @media (prefers-color-scheme: dark) {{ body, .linenos a {{ background: #272822; color: #ddd }} {dark} }}'
+    (site/'source').mkdir()
+    for p in sorted((ROOT/'laso').glob('*.py')):
+        if p.stem.startswith('_'): continue
+        code = highlight(p.read_text(encoding='utf8'), PythonLexer(), form)
+        (site/'source'/f'{p.stem}.html').write_text(f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>laso/{p.name}</title><style>body {{ margin: 1em; font-size: 14px }} a {{ color: inherit }} {css}</style></head>
+<body><p><a href="../{p.stem}.html">The page of {p.stem}</a></p>{code}</body></html>
+""", encoding='utf8')
+
 def finish(site):
     "Settle formulas and generated links in the pages of the site."
     pages = sorted(site.rglob('*.html'))
@@ -111,11 +129,13 @@ def finish(site):
 
 def main():
     hidden = process()
+    source_pages(PROC)
     tool = str(Path(sys.executable).with_name('smalldocs'))
     failed = subprocess.run([tool, 'render', '--strict', str(PROC)]).returncode
     if not (PROC/'_docs').exists(): return 1
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC/'_docs', DOCS)
+    shutil.copytree(PROC/'source', DOCS/'source', dirs_exist_ok=True)
     finish(DOCS)
     lost = [f'not in the sidebar: {p}' for p in hidden] + [f'broken link: {b}' for b in broken(DOCS)]
     print('\n'.join(lost) or f'{DOCS.name}: every link leads somewhere', file=sys.stderr if lost else sys.stdout)
