@@ -121,11 +121,13 @@ def source_pages(site):
 """, encoding='utf8')
 
 def finish(site):
-    "Settle formulas and generated links in the pages of the site."
+    "Settle formulas, generated links and fonts in the pages of the site."
     pages = sorted(site.rglob('*.html'))
     for p in pages: p.write_text(mathml(p.read_text(encoding='utf8')), encoding='utf8')
     for p in pages: p.write_text(drop_lost_places(p.read_text(encoding='utf8'), p), encoding='utf8')
     read.cache_clear()
+    for p in site.rglob('*.css'):   # the theme asks the network for a font; the reader's own will do
+        p.write_text(re.sub(r'@import url\(["\']?https?:[^)]*\);?', '', p.read_text(encoding='utf8')), encoding='utf8')
 
 def main():
     hidden = process()

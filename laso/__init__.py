@@ -31,6 +31,7 @@ Modules:
 - `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
 - `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
 - `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
+- `laso.perf`: What this machine does, against its limits
 - `laso.plots`: Figures of the results file and of a training
 - `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
 - `laso.report`: One page that can be sent to others, and two runs side by side

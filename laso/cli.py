@@ -9,7 +9,7 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
            'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'Version',
            'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
-           'teach', 'tag', 'compare', 'main']
+           'teach', 'tag', 'compare', 'perf', 'main']
 
 # %% ../nbs/51_cli.ipynb #f700d704
 import shlex,sys,warnings
@@ -144,7 +144,7 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
-# %% ../nbs/51_cli.ipynb #e4212c40
+# %% ../nbs/51_cli.ipynb #41b3ddd3
 Pictures = Annotated[list[Path], typer.Argument(help='Pictures, or folders of them.')]
 Taught = Annotated[Path, typer.Argument(help='A folder with a sub-folder of pictures for each tag, or '
                                                'with images/ and labels.csv.')]
@@ -184,6 +184,17 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
     "Two runs side by side, with paired differences."
     from laso import bench as bb
     bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
+
+@app.command()
+def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]=None,
+         quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False):
+    "What this machine does, against its limits."
+    from laso import bench as b, perf as p
+    if out: b.write_json({}, out)   # refuses what can't be written before anything long begins
+    res = p.perf(quick=quick)
+    print('\n'.join(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}' for k,v in res['machine'].items()))
+    b.print_tables({k: v.round(2) for k,v in res.items() if k != 'machine'})
+    if out: b.write_json({k: v if k == 'machine' else v.to_dict('records') for k,v in res.items()}, out)
 
 # %% ../nbs/51_cli.ipynb #f38fc592
 def main():

@@ -83,7 +83,7 @@ def synthetic_pairs(
     i = i[torch.from_numpy(rng.permutation(len(i))[:n])]
     return torch.stack([x[i], y[i]], 1)
 
-# %% ../nbs/43_fewshot.ipynb #6b7693b2
+# %% ../nbs/43_fewshot.ipynb #cb6b73fb
 class Views:
     "Features of jittered views of the rows of all support sets, and of mixtures of two images for each set."
     def __init__(self,
@@ -97,6 +97,12 @@ class Views:
     ):
         self.rows,self.jitter,self.sets = rows,jitter,sets
         self.mix_set,self.mix_pairs,self.mix_lam,self.mix_x = mix_set,mix_pairs,mix_lam,mix_x
+
+    @classmethod
+    def of(cls, sets, rows, jitter, pairs, lam, mixed):
+        "The views of support sets: features of `rows`, and as many mixtures for each set, one set after the other."
+        of_set = torch.arange(len(sets)).repeat_interleave(len(pairs)//len(sets))
+        return cls(rows, jitter, of_set, pairs, lam, mixed, _as_rows(sets))
 
     def support_sets(self):
         "The support sets that these views were made for."
@@ -127,7 +133,7 @@ class Views:
             raise InputError(f"expected views of support sets in {path}, found {found}; compute them with "
                              "`laso extract`") from None
 
-# %% ../nbs/43_fewshot.ipynb #70b407c4
+# %% ../nbs/43_fewshot.ipynb #d765faf9
 def mixup_plan(
     s:Support, # a support set
     n:int, # mixtures
@@ -151,7 +157,7 @@ def compute_views(
     pairs,lam = map(torch.cat, zip(*[mixup_plan(s, n_mix) for s in sets]))
     views = jitter_views(data, backbone, rows, n_views, seed=seed, show=show)
     mixed = mixup_views(data, backbone, pairs, lam, show=show)
-    return Views(rows, views, torch.arange(len(sets)).repeat_interleave(n_mix), pairs, lam, mixed, _as_rows(sets))
+    return Views.of(sets, rows, views, pairs, lam, mixed)
 
 def _as_rows(sets):
     "Support sets as one tensor, as `Views` keeps them."
