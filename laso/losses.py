@@ -28,17 +28,19 @@ class LossWeights:
     tautology:float=0. # identities of set algebra look alike
     tautology_cls:float=0. # and are classified
 
-# %% ../nbs/21_losses.ipynb #b715b5bd
-def _twice(net, a, b, c, d):
-    "`net(a, b)` and `net(c, d)` in one call."
-    return net(torch.cat([a, c]), torch.cat([b, d])).chunk(2)
+# %% ../nbs/21_losses.ipynb #956d9093
+def _twice(net, a, b, c, d, memo):
+    "`net(a, b)` and `net(c, d)` in one call; `memo` keeps what a first layer made of each tensor."
+    x,y = torch.cat([a, c]),torch.cat([b, d])
+    if not hasattr(net, 'start'): return net(x, y).chunk(2)
+    return net.finish(torch.cat([net.start(a, b, memo), net.start(c, d, memo)]), x, y).chunk(2)
 
-def _both_ways(net, fx, fy):
+def _both_ways(net, fx, fy, memo):
     "`net(fx, fy)` and `net(fy, fx)`; one call is enough for a network that is symmetric by construction."
     if getattr(net, 'symmetric', False): return (net(fx, fy),)*2
-    return _twice(net, fx, fy, fy, fx)
+    return _twice(net, fx, fy, fy, fx, memo)
 
-# %% ../nbs/21_losses.ipynb #a0e81d96
+# %% ../nbs/21_losses.ipynb #3c94b74e
 class LaSO(nn.Module):
     "Operators and a classifier: features of pairs to all outputs that the loss looks at."
     def __init__(self,
@@ -55,11 +57,11 @@ class LaSO(nn.Module):
         fy:Tensor, # features of y, (bs, d)
     ) -> dict: # name -> (bs, d)
         "All outputs of the operators."
-        ops,out = self.ops,dict(x=fx, y=fy)
-        for op in OPS: out[op],out[f'{op}_yx'] = _both_ways(getattr(ops, op), fx, fy)
+        ops,out,memo = self.ops,dict(x=fx, y=fy),{}
+        for op in OPS: out[op],out[f'{op}_yx'] = _both_ways(getattr(ops, op), fx, fy, memo)
         u,i,s,s_yx = (out[k] for k in ('union','intersection','subtraction','subtraction_yx'))
-        if self.reconstruct: out['x_mc'],out['y_mc'] = _twice(ops.union, s, i, s_yx, i)
-        if self.tautologies: self._tautologies(out, fx, fy, u, i, s)
+        if self.reconstruct: out['x_mc'],out['y_mc'] = _twice(ops.union, s, i, s_yx, i, memo)
+        if self.tautologies: self._tautologies(out, fx, fy, u, i, s, memo)
         return out
 
     def forward(self, fx, fy):
@@ -70,15 +72,15 @@ class LaSO(nn.Module):
 # %% ../nbs/21_losses.ipynb #4fc88afa
 from fastcore.basics import patch
 
-# %% ../nbs/21_losses.ipynb #1c535bd6
+# %% ../nbs/21_losses.ipynb #28b47c7d
 @patch
-def _tautologies(self:LaSO, out, fx, fy, u, i, s):
+def _tautologies(self:LaSO, out, fx, fy, u, i, s, memo):
     ops,s_yx,i_yx,u_yx = self.ops,out['subtraction_yx'],out['intersection_yx'],out['union_yx']
-    out['sub_sub'],   out['sub_sub_yx']   = _twice(ops.subtraction, s, fy, s_yx, fx)
-    out['sub_int'],   out['sub_int_yx']   = _twice(ops.subtraction, fx, i, fy, i_yx)
-    out['sub_int2'],  out['sub_int2_yx']  = _twice(ops.subtraction, fx, i_yx, fy, i)
-    out['int_int'],   out['int_int_yx']   = _twice(ops.intersection, i, fy, i_yx, fx)
-    out['union_union'],out['union_union_yx'] = _twice(ops.union, u, fy, u_yx, fx)
+    out['sub_sub'],   out['sub_sub_yx']   = _twice(ops.subtraction, s, fy, s_yx, fx, memo)
+    out['sub_int'],   out['sub_int_yx']   = _twice(ops.subtraction, fx, i, fy, i_yx, memo)
+    out['sub_int2'],  out['sub_int2_yx']  = _twice(ops.subtraction, fx, i_yx, fy, i, memo)
+    out['int_int'],   out['int_int_yx']   = _twice(ops.intersection, i, fy, i_yx, fx, memo)
+    out['union_union'],out['union_union_yx'] = _twice(ops.union, u, fy, u_yx, fx, memo)
 
 # %% ../nbs/21_losses.ipynb #d5ec848f
 def targets(

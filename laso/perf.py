@@ -10,12 +10,13 @@ one run are worth more than seconds, for machines are noisy."""
 __all__ = ['ALL_TERMS', 'median_time', 'matrix_rate', 'copy_rate', 'plain_losses', 'training_rates', 'random_table',
            'random_views', 'fewshot_one_by_one', 'fewshot_rates', 'retrieval_rate', 'perf']
 
-# %% ../nbs/54_perf.ipynb #a3e575ab
+# %% ../nbs/54_perf.ipynb #445329e3
 import platform,time
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn,Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from fastai.torch_core import no_random
 from sklearn.metrics import average_precision_score
 from .core import *
@@ -84,7 +85,7 @@ def plain_losses(
     logits = {k: classifier(v) for k,v in f.items()}
     return LaSOLoss(ALL_TERMS, unit=unit)(dict(features=f, logits=logits), lx, ly)
 
-# %% ../nbs/54_perf.ipynb #48aee82a
+# %% ../nbs/54_perf.ipynb #a05aeb7c
 def _step(model, loss, opt, batch, dtype):
     opt.zero_grad(set_to_none=True)
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32): out = loss(model, *batch)
@@ -94,15 +95,10 @@ def _step(model, loss, opt, batch, dtype):
 def _plain(model, *batch): return plain_losses(model.ops, model.classifier, *batch)
 def _stacked(model, fx, fy, lx, ly): return LaSOLoss(ALL_TERMS)(model(fx, fy), lx, ly)
 
-def _operations(model, batch):
-    "Operations (multiplications and additions) of a training step, by the linear layers that it goes through."
-    count,hooks = [],[]
-    for m in model.modules():
-        if isinstance(m, nn.Linear): hooks.append(m.register_forward_hook(
-            lambda m,i,o: count.append(6*m.weight.numel()*len(o))))
-    with torch.no_grad(): _stacked(model, *batch)
-    for h in hooks: h.remove()
-    return sum(count)
+def _operations(*step):
+    "Multiplications and additions in the matrix products of a training step."
+    with FlopCounterMode(display=False) as count: _step(*step)
+    return count.get_total_flops()
 
 def training_rates(
     *, kind:str='residual', # operators, one of `KINDS`
@@ -120,8 +116,9 @@ def training_rates(
             model = LaSO(set_ops(kind, d), nn.Linear(d, n_lbl), tautologies=True).train()
             batch = *torch.rand(2, size, d), *(torch.rand(2, size, n_lbl) < .05).float()
         opt = torch.optim.Adam(model.parameters(), 1e-3, fused=way is _stacked)
-        t = median_time(lambda: _step(model, way, opt, batch, dtype), n)
-        share = _operations(model, batch)*1e-9/t/matrix_rate(size, 2*d, d, dtype)
+        step = model,way,opt,batch,dtype
+        t = median_time(lambda: _step(*step), n)
+        share = _operations(*step)*1e-9/t/matrix_rate(size, 2*d, d, dtype)
         res.append(dict(way='one by one' if way is _plain else 'stacked', bs=size, dtype=str(dtype)[6:],
                         pairs_per_s=size/t, of_matrix_rate=share))
     df = pd.DataFrame(res)

@@ -24,17 +24,17 @@ def _server():
     ctx.set_forkserver_preload(PRELOAD)
     return ctx
 
-def _redirected(log, f, args):
+def _redirected(log, f, args, kwargs):
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2): os.dup2(fd, stream)
-    sys.exit(0 if f(*args) is not False else 1)
+    sys.exit(0 if f(*args, **kwargs) is not False else 1)
 
 @pytest.fixture
 def in_clean_process(tmp_path):
-    "`run(f, *args)`: call a function of a test module in a process of its own; returns its exit status and what it wrote."
-    def run(f, *args, timeout=900):
+    "`run(f, *args, **kwargs)`: call a function of a test module in a process of its own; returns its exit status and what it wrote."
+    def run(f, *args, timeout=900, **kwargs):
         log = tmp_path/'log.txt'
-        p = _server().Process(target=_redirected, args=(str(log), f, args))
+        p = _server().Process(target=_redirected, args=(str(log), f, args, kwargs))
         p.start()
         p.join(timeout)
         if p.is_alive(): p.kill(); p.join()
