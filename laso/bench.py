@@ -10,8 +10,8 @@ __all__ = ['BenchConfig', 'features_for', 'train_ops', 'train_together', 'sets_f
            'write_json', 'Stopwatch', 'peak_memory_mb', 'train_logged', 'tables', 'fewshot_summary', 'evaluate_all',
            'bench', 'print_tables']
 
-# %% ../nbs/50_bench.ipynb #3bce6ae3
-import json,math,sys,time
+# %% ../nbs/50_bench.ipynb #f4cd5fb9
+import json,math,sys,tempfile,time
 from contextlib import contextmanager,suppress
 from dataclasses import dataclass,asdict
 from importlib.metadata import version
@@ -81,9 +81,10 @@ class BenchConfig:
         if self.size is not None and self.size < 8:
             raise InputError(f"expected a size of at least 8 pixels, found {self.size}; give a larger number")
 
-# %% ../nbs/50_bench.ipynb #5f53f1ab
+# %% ../nbs/50_bench.ipynb #5ac9a1f4
 def features_for(
     cfg:BenchConfig, # the settings
+    **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick)
@@ -91,17 +92,19 @@ def features_for(
     with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)
     if not cfg.frozen:
         backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed, drop_novel=cfg.drop_novel)
-    return images,backbone,extract(images, backbone)
+    return images,backbone,extract(images, backbone, **kwargs)
 
 def train_ops(
     table:FeatureTable, # features with labels and splits
     cfg:BenchConfig, # the settings
     cbs:list|None=None, # fastai callbacks
+    **kwargs, # options of `laso_learner`
 ) -> tuple: # operators, curves: name -> list of numbers, one an epoch
     "Phase 2: operators trained on the base classes."
     with no_random(cfg.seed):
         ops = set_ops(cfg.ops, table.width, **_options(table, cfg.ops))
-        learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel, joint=cfg.joint, bs=cfg.bs)
+        learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel, joint=cfg.joint, bs=cfg.bs,
+                             **kwargs)
         if not list(ops.parameters()): return ops.eval(),{}
         with learn.no_logging(), learn.no_bar(): RECIPES[cfg.recipe](learn, cfg.ops_epochs, cbs=cbs)
     names = [n for n in learn.recorder.metric_names if n not in ('epoch', 'time')]
@@ -129,7 +132,7 @@ def sets_for(
 
 def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'default' else {}
 
-# %% ../nbs/50_bench.ipynb #b3866dcf
+# %% ../nbs/50_bench.ipynb #9831e0bd
 def default_folder(
     data:str|Path, # what `load_data` takes
 ) -> Path: # runs/NAME-DATE
@@ -141,6 +144,8 @@ def output_folder(
     out:str|Path, # folder for results, made if need be
 ):
     "Yield the folder as a `Path`, tried by writing into it; what was made and stays empty is removed afterwards."
+    if rank()[0]:   # of several processes the first one writes
+        with tempfile.TemporaryDirectory() as t: return (yield Path(t))
     out = Path(out)
     made = [p for p in (out, *out.parents) if not p.exists()]
     try:
@@ -198,15 +203,16 @@ def peak_memory_mb() -> float: # in units of 10^6 bytes
         return round(psutil.Process().memory_info().peak_wset/1e6, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)/1e6, 1)
 
-# %% ../nbs/50_bench.ipynb #4a864dc3
+# %% ../nbs/50_bench.ipynb #33dc10d3
 def train_logged(
     table:FeatureTable, # features with labels and splits
     cfg:BenchConfig, # the settings
     out:Path, # folder for the operators, `history.csv` and further logs
+    **kwargs, # options of `laso_learner`
 ) -> tuple: # operators, curves
     "`train_ops`, with its record and its result written down."
     with atomic_path(out/'history.csv') as p:
-        ops,curves = train_ops(table, cfg, loggers(out, *cfg.log, csv=p.resolve()))
+        ops,curves = train_ops(table, cfg, loggers(out, *cfg.log, csv=p.resolve()), **kwargs)
         p.touch()   # operators without parameters leave no record
     save_ops(ops, out)
     return ops,curves
@@ -256,7 +262,7 @@ def evaluate_all(
     res['expressions'] = evaluate_expressions(table, both, n=cfg.n_pairs, heads=heads, seed=cfg.seed)
     return res
 
-# %% ../nbs/50_bench.ipynb #30d6fe54
+# %% ../nbs/50_bench.ipynb #93aa43e0
 def bench(
     cfg:BenchConfig|None=None, # the settings
     *, out:str|Path|None=None, # folder for the results; by default runs/NAME-DATE
@@ -303,7 +309,7 @@ def _bench(cfg, out, command, clock):
 
 def _curves(table, cols, head):
     va = table.valid_ids
-    return pr_curves(head(table.x[va]), table.labels[va][:,cols], [table.vocab[i] for i in cols])
+    return pr_curves(head(table.features(va)), table.labels[va][:,cols], [table.vocab[i] for i in cols])
 
 def _about(table):
     return dict(name=table.name, n_train=len(table.train_ids), n_valid=len(table.valid_ids),

@@ -7,17 +7,17 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'Run', 'OutRun', 'app', 'Version',
-           'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
-           'teach', 'tag', 'compare', 'perf', 'main']
+           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'Run', 'OutRun', 'app',
+           'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve',
+           'fewshot', 'teach', 'tag', 'compare', 'perf', 'main']
 
-# %% ../nbs/51_cli.ipynb #f700d704
-import shlex,sys,warnings
+# %% ../nbs/51_cli.ipynb #6aaa3549
+import os,shlex,sys,warnings
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
 
-# %% ../nbs/51_cli.ipynb #76332a0e
+# %% ../nbs/51_cli.ipynb #a56b51fa
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, a folder with images/ and labels.csv, or '
                                         'another layout: coco:DIR, voc:DIR, celeba:DIR, fastai:NAME.')]
 Backbone = Annotated[str, typer.Option(help='Any model of timm, by its name.')]
@@ -38,6 +38,7 @@ Preset = Annotated[str, typer.Option(help='Settings that belong together: defaul
 Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, the authors', which takes hours.")]
 Balanced = Annotated[bool, typer.Option('--balanced', help='Few-shot scores on pictures resampled to balance classes.')]
 Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv: tensorboard, wandb or mlflow.')]
+BF16 = Annotated[bool, typer.Option('--bf16', help='Compute in bfloat16, faster on machines with units for it.')]
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
 OutRun = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: RUN]')]
 
@@ -76,30 +77,32 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
     print(f'{total:.0f} s, {gb:.1f} GB; results.json, pictures and operators in {out}')
 
-# %% ../nbs/51_cli.ipynb #f779a49b
+# %% ../nbs/51_cli.ipynb #f81f7ec9
 @app.command()
 def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
-            drop_novel:DropNovel=False, epochs:Epochs=3):
+            drop_novel:DropNovel=False, epochs:Epochs=3, bf16:BF16=False,
+            float16:Annotated[bool, typer.Option('--float16', help='Keep features in 16 bits, half the size.')]=False):
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
     with b.output_folder(out or b.default_folder(data)) as out:
-        images,net,table = b.features_for(cfg)
+        images,net,table = b.features_for(cfg, bf16=bf16, dtype='float16' if float16 else 'float32')
         views = b.compute_views(images, net, b.sets_for(table, cfg), seed=seed)
         table.save(out/'features')
         views.save(out/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
-# %% ../nbs/51_cli.ipynb #b1543e6d
+# %% ../nbs/51_cli.ipynb #a825bbd7
 @app.command()
-def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3):
+def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3,
+          bf16:BF16=False):
     "Train operators on the base classes."
     from laso import bench as b
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
     table = b.load_features(run/'features')
     with b.output_folder(out or run) as out:
-        curves = b.train_logged(table, cfg, out)[1]
+        curves = b.train_logged(table, cfg, out, bf16=bf16)[1]
         b.write_json(curves, out/'curves.json')
         if curves: b.save_figure(b.training_curves(curves), out/'curves.png')
         else: (out/'curves.png').unlink(missing_ok=True)   # of other operators
@@ -144,7 +147,7 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
-# %% ../nbs/51_cli.ipynb #41b3ddd3
+# %% ../nbs/51_cli.ipynb #89842000
 Pictures = Annotated[list[Path], typer.Argument(help='Pictures, or folders of them.')]
 Taught = Annotated[Path, typer.Argument(help='A folder with a sub-folder of pictures for each tag, or '
                                                'with images/ and labels.csv.')]
@@ -187,18 +190,28 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
 
 @app.command()
 def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]=None,
-         quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False):
+         quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False,
+         grow:Annotated[bool, typer.Option('--growth', help='Against pictures, classes and support sets instead.')]=False,
+         device:Annotated[str, typer.Option(help='Where operators are trained: cpu or cuda.')]='cpu',
+         big:Annotated[bool, typer.Option('--large', help='On a table of a million rows on disk instead: 4 GB.')]=False):
     "What this machine does, against its limits."
     from laso import bench as b, perf as p
+    usable = ['cpu']+['cuda']*p.torch.cuda.is_available()
+    if device not in usable: raise b.InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
     if out: b.write_json({}, out)   # refuses what can't be written before anything long begins
-    res = p.perf(quick=quick)
+    if grow or big:
+        df = p.growth(quick=quick) if grow else p.large(**dict(n=3000, d=32) if quick else {})
+        b.print_tables({'Growth' if grow else 'On disk': df.round(2)})
+        return b.write_json(df.to_dict('records'), out) if out else None
+    res = p.perf(quick=quick, device=device)
     print('\n'.join(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}' for k,v in res['machine'].items()))
     b.print_tables({k: v.round(2) for k,v in res.items() if k != 'machine'})
     if out: b.write_json({k: v if k == 'machine' else v.to_dict('records') for k,v in res.items()}, out)
 
-# %% ../nbs/51_cli.ipynb #f38fc592
+# %% ../nbs/51_cli.ipynb #5126e94c
 def main():
     "The entry point of the command."
+    if os.environ.get('RANK', '0') != '0': sys.stdout = open(os.devnull, 'w')   # of several processes the first one speaks
     warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)   # of timm's own code
     try: app()
     except ValueError as e:

@@ -8,10 +8,10 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
-           'name_all', 'atomic_path', 'progress', 'cache_dir', 'digest']
+           'name_all', 'atomic_path', 'rank', 'progress', 'cache_dir', 'digest']
 
-# %% ../nbs/00_core.ipynb #d2444e18
-import hashlib,os,shutil,sys,tempfile,warnings
+# %% ../nbs/00_core.ipynb #f82cb98f
+import hashlib,os,shutil,sys,tempfile,warnings,time
 from contextlib import contextmanager
 from pathlib import Path
 import torch
@@ -101,10 +101,12 @@ def name_all(
     items = [str(o) for o in items]
     return ', '.join(items) + (f" ({len(items)} in all)" if len(items) > 1 else '')
 
-# %% ../nbs/00_core.ipynb #04366f42
+# %% ../nbs/00_core.ipynb #7fbe97c6
 @contextmanager
 def atomic_path(
     dest:str|Path, # file or folder to make
+    *,
+    everyone:bool=False, # every process of a run writes; otherwise the first one writes into the cache, and the others wait
 ):
     "Yield a temporary path beside `dest` that takes its place when the block ends without an error."
     dest = Path(dest)
@@ -112,10 +114,19 @@ def atomic_path(
     tmp = Path(tempfile.mkdtemp(prefix=f'.{dest.name}-', dir=dest.parent))
     try:
         yield tmp/dest.name
+        if rank()[0] and not everyone and cache_dir() in dest.absolute().parents: return _wait(dest.exists)
         _share(tmp)
         if dest.is_dir(): dest.rename(tmp/'old')
         os.replace(tmp/dest.name, dest)
     finally: shutil.rmtree(tmp, ignore_errors=True)
+
+def _wait(found, every=.2):
+    "Until another process of this run has done its part."
+    while not found(): time.sleep(every)
+
+def rank() -> tuple: # number of this process from 0, and how many there are
+    "Which process of a run this is, as `torchrun` and `accelerate launch` tell it."
+    return int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1))
 
 def _share(folder):
     "Give all files the mode of a new one: some libraries write files that only their owner can read."

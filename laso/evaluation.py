@@ -31,14 +31,14 @@ def class_columns(
     "The columns of base and of novel classes."
     return dict(seen=table.base_ids, unseen=table.novel_ids)
 
-# %% ../nbs/44_evaluation.ipynb #9cc57834
+# %% ../nbs/44_evaluation.ipynb #48035d06
 def evaluation_heads(
     table:FeatureTable, # features with labels and splits
     *, l2:float=.3, # penalty on the classifiers' weights
 ) -> dict: # 'seen' and 'unseen' -> classifier of these classes
     "The evaluation classifiers, trained on real features of the training images."
     tr = table.train_ids
-    return {c: fit_linear(table.x[tr], table.labels[tr][:,cols], l2=l2) for c,cols in class_columns(table).items()}
+    return {c: fit_linear(table.features(tr), table.labels[tr][:,cols], l2=l2) for c,cols in class_columns(table).items()}
 
 def untouched(
     table:FeatureTable, # features with labels and splits
@@ -47,7 +47,7 @@ def untouched(
 ) -> Tensor: # average precision of each class, (n_cols,) in [0,1]
     "How well the features of the validation images are classified."
     va = table.valid_ids
-    return average_precision(head(table.x[va]), table.labels[va][:,cols])
+    return average_precision(head(table.features(va)), table.labels[va][:,cols])
 
 # %% ../nbs/44_evaluation.ipynb #d8e78277
 def evaluation_pairs(
@@ -65,7 +65,7 @@ def evaluation_pairs(
     shared = draw(False)
     return dict(union=shared, intersection=shared, subtraction=draw(True))
 
-# %% ../nbs/44_evaluation.ipynb #e1ac3eaf
+# %% ../nbs/44_evaluation.ipynb #1bb02702
 def score_operator(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -77,10 +77,10 @@ def score_operator(
     "How well the outputs of one operator are classified, and what they retrieve."
     l = table.labels[:,cols]
     want = label_op(op, *l[pairs].unbind(1))
-    with torch.no_grad(): out = ops.eval()(op, *table.x[pairs].unbind(1))
+    with torch.no_grad(): out = ops.eval()(op, *table.features(pairs).unbind(1))
     rows = table.valid_ids
     rows = rows[l[rows].any(1)]
-    r = retrieval_iou(out, want, ops.real(table.x[rows]), l[rows], exclude=torch.searchsorted(rows, pairs))
+    r = retrieval_iou(out, want, ops.real(table.features(rows)), l[rows], exclude=torch.searchsorted(rows, pairs))
     return _scores(head(out), want),r
 
 def _scores(logits, want):
@@ -88,7 +88,7 @@ def _scores(logits, want):
     ap = average_precision(logits, want)
     return dict(ap=ap, map=ap.nanmean().item(), n_pairs=len(want), n_classes=int(want.any(0).sum()), **decided)
 
-# %% ../nbs/44_evaluation.ipynb #41a846a8
+# %% ../nbs/44_evaluation.ipynb #65ed96e5
 def untouched_retrieval(
     table:FeatureTable, # features with labels and splits
     cols:Tensor, # columns of the classes
@@ -98,7 +98,7 @@ def untouched_retrieval(
     db,l = table.valid_ids,table.labels[:,cols]
     db = db[l[db].any(1)]
     at = torch.searchsorted(db, rows.contiguous())
-    return retrieval_iou(table.x[rows], l[rows], table.x[db], l[db], exclude=at[:,None])
+    return retrieval_iou(table.features(rows), l[rows], table.features(db), l[db], exclude=at[:,None])
 
 # %% ../nbs/44_evaluation.ipynb #ed8bb194
 def _by_class(key, names, ap): return [{**key, 'class': c, 'ap': v} for c,v in zip(names, ap.tolist())]

@@ -26,7 +26,7 @@ from .heads import *
 from .expressions import *
 from .fewshot import *
 
-# %% ../nbs/62_explore.ipynb #58fb2d0c
+# %% ../nbs/62_explore.ipynb #6e962149
 def explain(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -45,7 +45,7 @@ def explain(
     x = {n: chosen[n][None] if isinstance(chosen[n], Tensor) else table.x[[chosen[n]]] for n in e.names}
     with torch.no_grad(): out = e(**{n: Features(v, ops.eval()) for n,v in x.items()}).x
     p,db = head(out)[0].sigmoid(),table.valid_ids
-    dist = torch.cdist(out, ops.real(table.x[db] if database is None else database))[0]
+    dist = torch.cdist(out, ops.real(table.features(db) if database is None else database))[0]
     near = dist.masked_fill(torch.isin(db, torch.tensor(rows)), torch.inf).topk(k, largest=False).indices
     found = {table.vocab[c]: p[c].item() for c in p.argsort(descending=True).tolist() if p[c] > .5}
     wanted = None
@@ -74,7 +74,7 @@ def _figure(data, caption, hit=False):
 
 def _row(figures): return f'<div class="laso-row">{"".join(figures)}</div>'
 
-# %% ../nbs/62_explore.ipynb #2323f8c1
+# %% ../nbs/62_explore.ipynb #5632226d
 class Explorer:
     "A widget: pictures and an expression in, label sets and nearest pictures out."
     def __init__(self,
@@ -88,8 +88,8 @@ class Explorer:
         self.table,self.images,self.backbone,self.k,self.uploaded = table,images,backbone,k,{}
         self.ops = dict(learned=ops, analytic=set_ops('analytic', table.width))
         tr = table.train_ids
-        self.database = table.x[table.valid_ids]
-        self.head = fit_linear(table.x[tr], table.labels[tr], l2=.3)
+        self.database = table.features(table.valid_ids)
+        self.head = fit_linear(table.features(tr), table.labels[tr], l2=.3)
         self.generator = torch.Generator().manual_seed(seed)
         self.thumb = lru_cache(1000)(lambda i: _encode(images.open(i)))
         self.sets,self.shots = w.HTML(),w.HTML()

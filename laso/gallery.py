@@ -103,7 +103,7 @@ def _hits(sheet, x, y, images, ids, wanted, labels, vocab):
         sheet.text(x, y+_SIDE+(.2 if iou else .06), fit_names(names, width=_SIDE, n_lines=2 if iou else 3))
         x += _SIDE+_GAP
 
-# %% ../nbs/32_gallery.ipynb #5b6b8adc
+# %% ../nbs/32_gallery.ipynb #b8657814
 def _check(table, images, rows, cols):
     "Row numbers of the database, labels and names of the classes to show."
     if list(table.fnames) != list(images.fnames):
@@ -119,7 +119,7 @@ def _find(x, ops, table, rows, k, exclude):
         at = torch.full((len(table),), -1)
         at[rows] = torch.arange(len(rows))
         exclude = at[exclude]
-    return rows[nearest(x.cpu(), ops.real(table.x[rows]), k, exclude=exclude)[1]]
+    return rows[nearest(x.cpu(), ops.real(table.features(rows)), k, exclude=exclude)[1]]
 
 @torch.no_grad()
 def _apply(ops, op, fx, fy):
@@ -128,7 +128,7 @@ def _apply(ops, op, fx, fy):
     try: return ops.eval()(op, fx.to(dev), fy.to(dev)).cpu()
     finally: ops.train(was)
 
-# %% ../nbs/32_gallery.ipynb #198edec8
+# %% ../nbs/32_gallery.ipynb #b98e196b
 _SIGNS = dict(zip(OPS, '∪∩∖'))
 
 def gallery(
@@ -148,7 +148,7 @@ def gallery(
         raise ValueError(f"expected rows 0 to {len(table)-1} in pairs, got {int(pairs.min())} to {int(pairs.max())}")
     rows,labels,vocab = _check(table, images, rows, cols)
     x,y = pairs.T
-    found = {op: _find(_apply(ops, op, table.x[x], table.x[y]), ops, table, rows, k, pairs) for op in OPS}
+    found = {op: _find(_apply(ops, op, table.features(x), table.features(y)), ops, table, rows, k, pairs) for op in OPS}
     wanted = {op: label_op(op, labels[x], labels[y]) for op in OPS}
     sheet = _Sheet(2*_EDGE+_group(2)+3*(_SPACE+_group(k)), len(pairs)*(_HEAD+_SIDE+_FOOT)+2*_EDGE)
     for i,pair in enumerate(pairs):

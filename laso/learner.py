@@ -8,7 +8,8 @@ classes only. A tenth of the training images is kept aside and scored in every e
 # %% auto #0
 __all__ = ['OperatorAP', 'LasoLearner', 'laso_learner']
 
-# %% ../nbs/31_learner.ipynb #872b5b3a
+# %% ../nbs/31_learner.ipynb #51de7557
+from contextlib import contextmanager
 import numpy as np
 import torch
 from fastai.callback.fp16 import MixedPrecision
@@ -59,20 +60,30 @@ def _dev_split(table, dev, drop_novel, seed):
     n_dev = int(len(rows)*dev)
     return rows[n_dev:],rows[:n_dev]
 
-# %% ../nbs/31_learner.ipynb #1c95a86f
+# %% ../nbs/31_learner.ipynb #7269baed
 class LasoLearner(Learner):
     "A fastai `Learner` for `LaSO` that knows its feature table."
+    @contextmanager
+    def distrib_ctx(self, **kwargs):
+        "fastai's context for the processes of `torchrun` or `accelerate launch`; each takes its share of every batch."
+        if rank()[1] == 1: return (yield self)
+        from fastai.distributed import DistributedTrainer
+        cuda = torch.cuda.is_available()
+        trainer = DistributedTrainer(sync_bn=cuda, cpu=not cuda, **kwargs)
+        trainer._wrap_dl = lambda dl: dl   # `PairDL` knows its share
+        with self.added_cbs(trainer): yield self
+
     def fit_ops(self,
         n_epoch:int=3, # epochs
         lr:float=1e-3, # highest learning rate of the perceptrons; ten times that for the mixing coefficients
         **kwargs,
-    ) -> SetOps: # in evaluation mode
+    ) -> SetOps: # in evaluation mode, on the processor, where the features are
         "Train with one-cycle, and return the operators."
         n = len(self.splitter(self.model))
-        self.fit_one_cycle(n_epoch, slice(lr, lr*10) if n > 1 else lr, **kwargs)
-        return self.model.ops.eval()
+        with self.distrib_ctx(): self.fit_one_cycle(n_epoch, slice(lr, lr*10) if n > 1 else lr, **kwargs)
+        return self.model.ops.cpu().eval()
 
-# %% ../nbs/31_learner.ipynb #305f0fde
+# %% ../nbs/31_learner.ipynb #080f098b
 @delegates(Learner.__init__)
 def laso_learner(
     table:FeatureTable, # features with labels and splits
@@ -88,17 +99,18 @@ def laso_learner(
     dev:float=.1, # share of the training images that are scored, not learned from, in (0,1)
     seed:int=0, # of the split, the pairs and the networks
     wd:float=.1, # weight decay
+    bf16:bool=False, # matrix products in bfloat16, faster where the machine has units for it
     **kwargs,
 ) -> LasoLearner:
     "A learner for operators on the base classes of `table`; validation images and novel labels are not touched."
     rows,held = _dev_split(table, dev, drop_novel, seed)
     x,y,w = table.x,table.base_labels,weights or LossWeights()
     with no_random(seed): ops = set_ops(ops, x.shape[1]) if isinstance(ops, str) else ops
-    model = LaSO(ops, fit_linear(x[rows], y[rows], l2=l2).requires_grad_(joint),
-                 reconstruct=bool(w.mc or w.mc_cls), tautologies=bool(w.tautology or w.tautology_cls))
+    model = LaSO(ops, fit_linear(x, y, l2=l2, rows=rows).requires_grad_(joint),
+                 reconstruct=bool(w.mc or w.mc_cls), tautologies=bool(w.tautology or w.tautology_cls), bf16=bf16)
     dl = lambda r,n,**kw: PairDL(x, y, rows=r, n_pairs=n, bs=bs, seed=seed, **kw)
     dls = DataLoaders(dl(rows, n_pairs or max(8192, len(rows))), dl(held, 1024, redraw=False))
-    scale = feature_scale(x[rows]).item()
+    scale = feature_scale(x, rows).item()
     for m in ops.modules():
         if isinstance(m, MixNet): m.scale.fill_(scale)
     learn = LasoLearner(dls, model, LaSOLoss(w, focal=focal, l1=l1, unit=scale), splitter=_mix_apart, wd=wd,

@@ -8,7 +8,8 @@ compares them with the labels and with one another; `LossWeights` says how much 
 # %% auto #0
 __all__ = ['TERMS', 'ALIKE', 'LossWeights', 'LaSO', 'targets', 'focal_loss', 'LaSOLoss']
 
-# %% ../nbs/21_losses.ipynb #d72dbc75
+# %% ../nbs/21_losses.ipynb #8d8cabcb
+from contextlib import nullcontext
 from dataclasses import dataclass,asdict
 import torch
 from torch import nn,Tensor
@@ -40,7 +41,7 @@ def _both_ways(net, fx, fy, memo):
     if getattr(net, 'symmetric', False): return (net(fx, fy),)*2
     return _twice(net, fx, fy, fy, fx, memo)
 
-# %% ../nbs/21_losses.ipynb #3c94b74e
+# %% ../nbs/21_losses.ipynb #0fe77942
 class LaSO(nn.Module):
     "Operators and a classifier: features of pairs to all outputs that the loss looks at."
     def __init__(self,
@@ -48,9 +49,11 @@ class LaSO(nn.Module):
         classifier:nn.Module, # (bs, d) -> logits (bs, n_lbl)
         *, reconstruct:bool=True, # also put x and y together again
         tautologies:bool=False, # also the identities of the released code
+        bf16:bool=False, # matrix products in bfloat16; weights stay in float32
     ):
         super().__init__()
         self.ops,self.classifier,self.reconstruct,self.tautologies = ops,classifier,reconstruct,tautologies
+        self.bf16 = bf16
 
     def features(self,
         fx:Tensor, # features of x, (bs, d)
@@ -58,6 +61,7 @@ class LaSO(nn.Module):
     ) -> dict: # name -> (bs, d)
         "All outputs of the operators."
         ops,out,memo = self.ops,dict(x=fx, y=fy),{}
+        if self.bf16 and hasattr(ops.union, 'start'): fx,fy = fx.bfloat16(),fy.bfloat16()   # once, not in every layer
         for op in OPS: out[op],out[f'{op}_yx'] = _both_ways(getattr(ops, op), fx, fy, memo)
         u,i,s,s_yx = (out[k] for k in ('union','intersection','subtraction','subtraction_yx'))
         if self.reconstruct: out['x_mc'],out['y_mc'] = _twice(ops.union, s, i, s_yx, i, memo)
@@ -65,8 +69,10 @@ class LaSO(nn.Module):
         return out
 
     def forward(self, fx, fy):
-        out = self.features(fx, fy)
-        logits = self.classifier(torch.cat(list(out.values()))).chunk(len(out))
+        with torch.autocast(fx.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            out = self.features(fx, fy)
+            together = torch.cat([o.to(out['union'].dtype) for o in out.values()])
+            logits = self.classifier(together).chunk(len(out))
         return dict(features=out, logits=dict(zip(out, logits)))
 
 # %% ../nbs/21_losses.ipynb #4fc88afa

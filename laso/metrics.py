@@ -10,8 +10,9 @@ around a mean over support sets."""
 # %% auto #0
 __all__ = ['average_precision', 'n_classes_with_positive', 'mean_ap', 'Interval', 'mean_ci', 'paired_ci', 'MeanAP']
 
-# %% ../nbs/40_metrics.ipynb #5e9cced3
+# %% ../nbs/40_metrics.ipynb #27530bda
 import math
+from concurrent.futures import ThreadPoolExecutor
 from collections import namedtuple
 import numpy as np, torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def _check(scores, targets):
         raise ValueError("expected multi-hot targets of 0 and 1; round or threshold them first")
     return targets.bool().expand(scores.shape)
 
-# %% ../nbs/40_metrics.ipynb #7066eb8c
+# %% ../nbs/40_metrics.ipynb #65380fc1
 def average_precision(
     scores:Tensor, # finite scores, (..., n, n_lbl), any dtype; logits or probabilities
     targets:Tensor, # labels in {0,1}, (n, n_lbl) for all or (..., n, n_lbl)
@@ -53,10 +54,11 @@ def average_precision(
     *lead,n,n_lbl = scores.shape
     dtype = torch.float64 if scores.dtype == torch.float64 or not scores.is_floating_point() else torch.float32
     s,t = scores.detach().reshape(-1, n, n_lbl),targets.reshape(-1, n, n_lbl)
-    size = max(1, 2**21//(n*n_lbl))
-    aps = [_ap(a.transpose(1,2).to(dtype).contiguous(), b.transpose(1,2).contiguous())
-           for a,b in zip(s.split(size), t.split(size))]
-    return torch.cat(aps).float().reshape(*lead, n_lbl)
+    size,cols = max(1, 2**21//(n*n_lbl)),max(1, 2**21//n)
+    split = lambda o: [c for a in o.split(size) for c in a.split(cols, 2)]   # pieces of two million scores or one class
+    piece = lambda a, b: _ap(a.transpose(1,2).to(dtype).contiguous(), b.transpose(1,2).contiguous())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool: aps = list(pool.map(piece, split(s), split(t)))
+    return torch.cat([a.reshape(-1, a.shape[-1]) for a in aps], 1 if cols < n_lbl else 0).float().reshape(*lead, n_lbl)
 
 # %% ../nbs/40_metrics.ipynb #7c33569f
 def n_classes_with_positive(

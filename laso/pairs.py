@@ -74,7 +74,7 @@ class _Pairs:
     def __len__(self): return self.n
     def new_empty(self): return _Pairs(0)
 
-# %% ../nbs/30_pairs.ipynb #607cf11a
+# %% ../nbs/30_pairs.ipynb #adb96c64
 class PairDL(DataLoader):
     "Batches `(fx, fy, lx, ly)` of pairs of rows of a feature table, drawn anew every epoch."
     n_inp = 2
@@ -91,6 +91,8 @@ class PairDL(DataLoader):
         self.x,self.labels,self.rows,self.redraw = x,labels,torch.arange(len(x)) if rows is None else rows,redraw
         self.seed,self.epoch = seed,0
         n = n_pairs or len(self.rows)
+        if redraw and bs%rank()[1]:
+            raise InputError(f"expected a batch that {rank()[1]} processes can share evenly, found {bs} pairs; choose another size")
         super().__init__(_Pairs(n), bs=bs, n=n, num_workers=0, drop_last=redraw, device=device)
 
     def draw(self):
@@ -106,12 +108,13 @@ class PairDL(DataLoader):
     def sample(self): return self.draw()
     def get_idxs(self): return ()
     def create_batches(self, pairs):
+        me,n = rank()   # the processes of a run share each batch that is learned from
         for p in pairs.split(self.bs):
-            if len(p) == self.bs or not self.drop_last: yield self.batch(p)
+            if len(p) == self.bs or not self.drop_last: yield self.batch(p[me::n] if self.redraw else p)
 
     def batch(self,
         pairs:Tensor, # rows of the table, (bs, 2)
     ) -> tuple: # fx, fy (bs, d), lx, ly (bs, n_lbl)
         "Features and labels of `pairs`."
         px,py = pairs.unbind(1)
-        return self.x[px], self.x[py], self.labels[px], self.labels[py]
+        return self.x[px].float(), self.x[py].float(), self.labels[px], self.labels[py]

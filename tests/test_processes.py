@@ -1,0 +1,109 @@
+"Several processes share a run; a killed one goes on; tables of 16 bits."
+import json,os,signal,subprocess,sys
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+def run(cmd, cache, processes=1, **kwargs):
+    env = dict(os.environ, LASO_CACHE=str(cache), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python']
+    return subprocess.run((launch if processes > 1 else [])+list(map(str, cmd)), env=env, capture_output=True, text=True,
+                          timeout=400, **kwargs)
+
+laso = Path(sys.executable).parent/'laso'
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "The same table, extracted by one process and by two."
+    res = {}
+    for n in (1, 2):
+        out = tmp_path_factory.mktemp(f'by{n}')
+        p = run([laso, 'extract', '--quick', '--frozen', '--episodes', 2, '--size', 64, '--out', out/'run'], out/'cache', n)
+        assert p.returncode == 0, p.stderr
+        assert p.stdout.count('written to') == 1
+        res[n] = out
+    return res
+
+def test_two_processes_extract_the_same_bytes(runs):
+    for f in ('features/features.npy', 'features/features.json', 'views.safetensors'):
+        assert (runs[1]/'run'/f).read_bytes() == (runs[2]/'run'/f).read_bytes()
+    assert not list((runs[2]/'cache').glob('*.part'))
+
+TRAIN = """
+import sys,torch
+from laso.features import load_features
+from laso.learner import laso_learner
+from laso.operators import set_ops,save_ops
+from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
+table = load_features(sys.argv[1])
+torch.manual_seed(0)
+learn = laso_learner(table, set_ops('default', table.width, h=32, p=0.), n_pairs=2048, opt_func=SGD)
+with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, .1)
+save_ops(ops, sys.argv[2])
+"""
+
+def test_two_processes_train_the_same_operators(runs, tmp_path):
+    (tmp_path/'train.py').write_text(TRAIN)
+    for n in (1, 2):
+        p = run([sys.executable, tmp_path/'train.py', runs[1]/'run/features', tmp_path/f'ops{n}'], tmp_path, n)
+        assert p.returncode == 0, p.stderr
+    one,two = (load_file(tmp_path/f'ops{n}/operators.safetensors') for n in (1, 2))
+    assert one['union.net.3.weight'].abs().max() > 0   # it learned something
+    for k in one: torch.testing.assert_close(one[k], two[k], atol=1e-5, rtol=1e-3)
+
+def test_laso_train_under_torchrun(runs, tmp_path):
+    p = run([laso, 'train', runs[1]/'run', '--ops-epochs', 1, '--out', tmp_path/'out'], tmp_path, 2)
+    assert p.returncode == 0, p.stderr
+    assert p.stdout.count('operators written') == 1
+    assert {'operators.safetensors', 'history.csv', 'curves.png'} <= {f.name for f in (tmp_path/'out').iterdir()}
+
+KILLED = """
+import os,signal,sys
+import numpy as np
+from pathlib import Path
+from PIL import Image
+from laso import features
+from laso.backbones import create_backbone
+features.CHUNK = 8
+seen,last = [],int(sys.argv[2])
+class Images:
+    def __len__(self): return 30
+    def __getitem__(self, i):
+        if i == last: os.kill(os.getpid(), signal.SIGKILL)
+        seen.append(i)
+        return Image.fromarray(np.random.default_rng(i).integers(256, size=(40, 40, 3), dtype=np.uint8))
+features._compute(Path(sys.argv[1]), create_backbone(size=32), Images(), bs=4)
+print(len(seen))
+"""
+
+def test_a_killed_extraction_goes_on_and_ends_with_the_same_file(tmp_path):
+    (tmp_path/'killed.py').write_text(KILLED)
+    go = lambda name,last: run([sys.executable, tmp_path/'killed.py', tmp_path/name, last], tmp_path)
+    assert go('whole.npy', -1).stdout.split() == ['30']
+    assert go('again.npy', 20).returncode == -signal.SIGKILL
+    assert not (tmp_path/'again.npy').exists()
+    assert go('again.npy', -1).stdout.split() == ['14']   # two chunks of eight were kept
+    assert (tmp_path/'again.npy').read_bytes() == (tmp_path/'whole.npy').read_bytes()
+    assert not (tmp_path/'again.part').exists()
+
+def test_features_in_16_bits(runs, tmp_path):
+    x = np.load(runs[1]/'run/features/features.npy')
+    for name,options,bound in (('half', ['--float16'], 1e-3), ('rough', ['--float16', '--bf16'], .1)):
+        p = run([laso, 'extract', '--quick', '--frozen', '--episodes', 2, '--size', 64, *options, '--out', tmp_path/name],
+                runs[1]/'cache')
+        assert p.returncode == 0, p.stderr
+        half = np.load(tmp_path/name/'features/features.npy')
+        assert half.dtype == np.float16
+        assert 0 < np.abs(x-half).mean() < bound*np.abs(x).mean()
+    for cmd in ('train', 'evaluate', 'fewshot'):
+        p = run([laso, cmd, tmp_path/'half']+['--bf16', '--ops-epochs', 1]*(cmd == 'train'), tmp_path)
+        assert p.returncode == 0, p.stderr
+    scores = json.loads((tmp_path/'half/fewshot.json').read_text())
+    assert all(0 < o['map'] <= 1 for o in scores)
+
+def test_perf_writes_what_it_measured(tmp_path):
+    p = run([laso, 'perf', '--quick', '--out', tmp_path/'perf.json'], tmp_path)
+    assert p.returncode == 0, p.stderr
+    assert {'machine', 'training', 'fewshot', 'mlp', 'retrieval', 'features'} == set(json.loads((tmp_path/'perf.json').read_text()))
