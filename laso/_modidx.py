@@ -457,6 +457,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'laso.perf.peak_memory': ('perf.html#peak_memory', 'laso/perf.py'),
                            'laso.perf.perf': ('perf.html#perf', 'laso/perf.py'),
                            'laso.perf.plain_losses': ('perf.html#plain_losses', 'laso/perf.py'),
+                           'laso.perf.plan': ('perf.html#plan', 'laso/perf.py'),
                            'laso.perf.random_table': ('perf.html#random_table', 'laso/perf.py'),
                            'laso.perf.random_views': ('perf.html#random_views', 'laso/perf.py'),
                            'laso.perf.retrieval_rate': ('perf.html#retrieval_rate', 'laso/perf.py'),

@@ -147,7 +147,7 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
-# %% ../nbs/51_cli.ipynb #89842000
+# %% ../nbs/51_cli.ipynb #70bb8029
 Pictures = Annotated[list[Path], typer.Argument(help='Pictures, or folders of them.')]
 Taught = Annotated[Path, typer.Argument(help='A folder with a sub-folder of pictures for each tag, or '
                                                'with images/ and labels.csv.')]
@@ -191,13 +191,16 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
 @app.command()
 def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]=None,
          quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False,
-         grow:Annotated[bool, typer.Option('--growth', help='Against pictures, classes and support sets instead.')]=False,
+         grow:Annotated[bool, typer.Option('--growth', help='Instead, against numbers of pictures, classes and support '
+                                                            'sets.')]=False,
          device:Annotated[str, typer.Option(help='Where operators are trained: cpu or cuda.')]='cpu',
-         big:Annotated[bool, typer.Option('--large', help='On a table of a million rows on disk instead: 4 GB.')]=False):
+         big:Annotated[bool, typer.Option('--large', help='Instead, on a table of a million rows on disk, 4 '
+                                                          'GB.')]=False):
     "What this machine does, against its limits."
     from laso import bench as b, perf as p
     usable = ['cpu']+['cuda']*p.torch.cuda.is_available()
-    if device not in usable: raise b.InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
+    if device not in usable:
+        raise b.InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
     if out: b.write_json({}, out)   # refuses what can't be written before anything long begins
     if grow or big:
         df = p.growth(quick=quick) if grow else p.large(**dict(n=3000, d=32) if quick else {})
@@ -208,10 +211,10 @@ def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]
     b.print_tables({k: v.round(2) for k,v in res.items() if k != 'machine'})
     if out: b.write_json({k: v if k == 'machine' else v.to_dict('records') for k,v in res.items()}, out)
 
-# %% ../nbs/51_cli.ipynb #5126e94c
+# %% ../nbs/51_cli.ipynb #ae5d2cf5
 def main():
     "The entry point of the command."
-    if os.environ.get('RANK', '0') != '0': sys.stdout = open(os.devnull, 'w')   # of several processes the first one speaks
+    if os.environ.get('RANK', '0') != '0': sys.stdout = open(os.devnull, 'w')   # the first of several processes speaks
     warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)   # of timm's own code
     try: app()
     except ValueError as e:

@@ -101,12 +101,12 @@ def name_all(
     items = [str(o) for o in items]
     return ', '.join(items) + (f" ({len(items)} in all)" if len(items) > 1 else '')
 
-# %% ../nbs/00_core.ipynb #7fbe97c6
+# %% ../nbs/00_core.ipynb #67d9a052
 @contextmanager
 def atomic_path(
     dest:str|Path, # file or folder to make
     *,
-    everyone:bool=False, # every process of a run writes; otherwise the first one writes into the cache, and the others wait
+    everyone:bool=False, # every process of a run writes into the cache; otherwise the first one, and the others wait
 ):
     "Yield a temporary path beside `dest` that takes its place when the block ends without an error."
     dest = Path(dest)

@@ -31,14 +31,14 @@ def class_columns(
     "The columns of base and of novel classes."
     return dict(seen=table.base_ids, unseen=table.novel_ids)
 
-# %% ../nbs/44_evaluation.ipynb #48035d06
+# %% ../nbs/44_evaluation.ipynb #9eefa453
 def evaluation_heads(
     table:FeatureTable, # features with labels and splits
     *, l2:float=.3, # penalty on the classifiers' weights
 ) -> dict: # 'seen' and 'unseen' -> classifier of these classes
     "The evaluation classifiers, trained on real features of the training images."
     tr = table.train_ids
-    return {c: fit_linear(table.features(tr), table.labels[tr][:,cols], l2=l2) for c,cols in class_columns(table).items()}
+    return {c: fit_linear(table.x, table.labels[:,cols], l2=l2, rows=tr) for c,cols in class_columns(table).items()}
 
 def untouched(
     table:FeatureTable, # features with labels and splits

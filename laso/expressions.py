@@ -84,7 +84,7 @@ def _next(labels, rows, rng):
     shared = (labels[rows] @ labels.T > 0).float()
     return torch.multinomial(shared, 1, generator=torch.Generator().manual_seed(int(rng.integers(2**31)))).flatten()
 
-# %% ../nbs/47_expressions.ipynb #4e953083
+# %% ../nbs/47_expressions.ipynb #60f2fefe
 EXPRESSIONS = ('x - (y & z)', '(x | y) - z', 'x & (y | z)', '(x - y) | (y - x)')
 
 def score_expression(
@@ -98,8 +98,10 @@ def score_expression(
     "How well the results of one expression are classified, and what they retrieve."
     l,db = table.labels[:,cols],table.valid_ids
     db,want = db[l[db].any(1)],expression_labels(e, l[rows])
-    with torch.no_grad(): out = e(**{k: Features(table.features(r), ops.eval()) for k,r in zip(e.names, rows.unbind(1))}).x
-    ret = retrieval_iou(out, want, ops.real(table.features(db)), l[db], exclude=torch.searchsorted(db, rows.contiguous()))
+    given = {k: Features(table.features(r), ops.eval()) for k,r in zip(e.names, rows.unbind(1))}
+    with torch.no_grad(): out = e(**given).x
+    at = torch.searchsorted(db, rows.contiguous())
+    ret = retrieval_iou(out, want, ops.real(table.features(db)), l[db], exclude=at)
     return dict(map=mean_ap(head(out), want).item(), n_pairs=len(rows), n_classes=int(want.any(0).sum())),ret
 
 def evaluate_expressions(

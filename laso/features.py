@@ -182,7 +182,7 @@ def extract_images(
             step(len(fx))
     return out
 
-# %% ../nbs/13_features.ipynb #e9cac9fe
+# %% ../nbs/13_features.ipynb #a2c4b729
 def transform_settings(
     backbone:Backbone, # whose input is described
 ) -> dict: # sizes and numbers
@@ -232,7 +232,8 @@ def _compute(file, backbone, images, *, bs=None, num_workers=0, bf16=False, dtyp
 def _cached(kind, backbone, images, parts, check=None, bf16=False, dtype='float32', **kwargs):
     "Features of `images`, from the cache or computed into it, and their key."
     how = ('bfloat16',)*bf16 + (dtype,)*(dtype != 'float32')
-    key = digest('features-1', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts, *how)
+    key = digest('features-1', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts,
+                 *how)
     file = cache_dir()/f'{kind}-{key}.npy'
     if not file.is_file():
         if check is not None: check()

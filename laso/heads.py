@@ -29,7 +29,7 @@ def _accelerate(step, w, tol, max_iter):
         if delta.abs().amax() <= tol*w.abs().amax(): break
     return w
 
-# %% ../nbs/41_heads.ipynb #d483dc2f
+# %% ../nbs/41_heads.ipynb #624d2cc6
 def fit_heads(
     x:Tensor, # features, (n_heads, n, d); scale them so that a row has a norm of about 1
     y:Tensor, # multi-hot labels, (n_heads, n, n_lbl) in [0,1]; soft labels are fine
@@ -57,7 +57,10 @@ def apply_heads(
     x:Tensor, # features, (n, d) for all heads or (n_heads, n, d)
 ) -> Tensor: # logits, (n_heads, n, n_lbl)
     "What each head says of the features `x`."
-    return x @ w[:,:-1] + w[:,-1:]
+    if x.dim() == 3: return x @ w[:,:-1] + w[:,-1:]
+    n_heads,_,n_lbl = w.shape   # one product for all heads
+    z = torch.addmm(w[:,-1].reshape(-1, 1), w[:,:-1].mT.reshape(n_heads*n_lbl, -1), x.T)
+    return z.view(n_heads, n_lbl, -1).mT
 
 # %% ../nbs/41_heads.ipynb #b31d54ec
 LARGE = 2**24   # more numbers are read in pieces

@@ -19,7 +19,7 @@ from torch import Tensor
 from fastai.metrics import AccumMetric
 from scipy.special import stdtrit
 
-# %% ../nbs/40_metrics.ipynb #06302db0
+# %% ../nbs/40_metrics.ipynb #81241fad
 def _sort(x): return x.sort(-1).values if x.is_cuda else torch.from_numpy(np.sort(x.numpy(), -1))
 
 def _ap(s, t):
@@ -28,7 +28,9 @@ def _ap(s, t):
     m,ranked = int(n_pos.max()),_sort(s)
     if not ranked[..., [0,-1]].isfinite().all():
         raise ValueError(f"expected finite scores, got {(~s.isfinite()).sum().item()} that are NaN or infinite")
-    pos = _sort(s.masked_fill(~t, -math.inf))[..., n-m:].contiguous()
+    pos = s.new_full((n_pos.numel(), m), -math.inf)
+    pos[torch.arange(m, device=s.device) < n_pos.view(-1, 1)] = s[t]
+    pos = _sort(pos).view(*n_pos.shape, m)
     above,hits = n-torch.searchsorted(ranked, pos),m-torch.searchsorted(pos, pos)
     return ((hits/above.double())*(pos > -math.inf)).sum(-1)/n_pos
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 from fastai.torch_core import no_random
 
-# %% ../nbs/41b_mlp.ipynb #01aa8af1
+# %% ../nbs/41b_mlp.ipynb #962efcac
 class _Product(torch.autograd.Function):
-    "`x @ weight`, whose gradient is written over the one of the step before: new memory would cost more than the product."
+    "`x @ weight`, whose gradient is written over that of the step before: new memory would cost more than the product."
     @staticmethod
     def forward(ctx, x, weight):
         ctx.save_for_backward(x, weight)
@@ -33,7 +33,8 @@ class HeadLinear(nn.Module):
     "A linear layer for each head, to be used once a step."
     def __init__(self, n_heads, i, o):
         super().__init__()
-        self.weight,self.bias = (nn.Parameter(torch.empty(n_heads, *s).uniform_(-i**-.5, i**-.5)) for s in ((i, o), (1, o)))
+        param = lambda *shape: nn.Parameter(torch.empty(n_heads, *shape).uniform_(-i**-.5, i**-.5))
+        self.weight,self.bias = param(i, o),param(1, o)
 
     def forward(self, x): return _Product.apply(x, self.weight) + self.bias
 

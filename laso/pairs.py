@@ -74,7 +74,7 @@ class _Pairs:
     def __len__(self): return self.n
     def new_empty(self): return _Pairs(0)
 
-# %% ../nbs/30_pairs.ipynb #adb96c64
+# %% ../nbs/30_pairs.ipynb #319ddfc5
 class PairDL(DataLoader):
     "Batches `(fx, fy, lx, ly)` of pairs of rows of a feature table, drawn anew every epoch."
     n_inp = 2
@@ -92,7 +92,8 @@ class PairDL(DataLoader):
         self.seed,self.epoch = seed,0
         n = n_pairs or len(self.rows)
         if redraw and bs%rank()[1]:
-            raise InputError(f"expected a batch that {rank()[1]} processes can share evenly, found {bs} pairs; choose another size")
+            raise InputError(f"expected a batch that {rank()[1]} processes can share evenly, found {bs} pairs; "
+                             "choose another size")
         super().__init__(_Pairs(n), bs=bs, n=n, num_workers=0, drop_last=redraw, device=device)
 
     def draw(self):

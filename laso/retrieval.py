@@ -74,7 +74,7 @@ def _check_exclude(exclude, n_queries, n):
         raise ValueError(f"expected exclude to hold rows 0 to {n-1}, or -1 for none, "
                          f"got {exclude.min().item()} to {exclude.max().item()}")
 
-# %% ../nbs/42_retrieval.ipynb #88db1ad0
+# %% ../nbs/42_retrieval.ipynb #b4777b4a
 def _pieces(b, least, size=2**25):
     "Numbers of first rows and rows of about equal pieces, each of `least` rows or more."
     n = max(1, min(max(-(-b.numel()//size), -(-len(b)//2**16)), len(b)//least))
@@ -84,7 +84,8 @@ def _pieces(b, least, size=2**25):
 def _search(q, b, start, k, exclude, metric, chunk):
     "The `k` nearest rows of a piece that begins with row `start`: float64 distances and rows."
     b = b if b.dtype in (torch.float32, torch.float64) else b.float()
-    if not (b.abs() < 1e15).all(): raise ValueError("expected finite features below 1e15, got larger ones, infinity or NaN")
+    if not (b.abs() < 1e15).all():
+        raise ValueError("expected finite features below 1e15, got larger ones, infinity or NaN")
     exclude = torch.where((exclude >= start) & (exclude < start+len(b)), exclude-start, -1)
     precise = torch.get_float32_matmul_precision() == 'highest' # otherwise products may be rounded to 8 bits
     rq,rb = ((o-b.mean(0)).to(torch.float32 if precise else torch.float64) for o in (q, b))
@@ -93,7 +94,7 @@ def _search(q, b, start, k, exclude, metric, chunk):
     dist,rows = zip(*(_nearest(q[i], b, rq[i], rb, norms, k, exclude[i], metric) for i in at))
     return torch.cat(dist), torch.cat(rows)+start
 
-# %% ../nbs/42_retrieval.ipynb #59e70de7
+# %% ../nbs/42_retrieval.ipynb #88bd0bec
 def nearest(
     queries:Tensor, # features, (n_queries, d)
     database:Tensor, # features, (n, d)
@@ -108,7 +109,8 @@ def nearest(
     _check_rows(q, database, k, metric)
     if exclude is None: exclude = torch.empty(len(q), 0, dtype=torch.long, device=q.device)
     _check_exclude(exclude, len(q), len(database))
-    found = [_search(q, b.detach(), start, k, exclude, metric, chunk) for start,b in _pieces(database, k+exclude.shape[1])]
+    pieces = _pieces(database.detach(), k+exclude.shape[1])
+    found = [_search(q, b, start, k, exclude, metric, chunk) for start,b in pieces]
     dist,rows = (torch.cat(o, 1) for o in zip(*found))
     best = dist.argsort(dim=1, stable=True)[:,:k]
     return dist.gather(1, best).float(), rows.gather(1, best)

@@ -97,7 +97,8 @@ def imported(path):
 def normal(name): return re.sub(r'[-_.]+', '-', re.match(r'[\w.-]+', name)[0]).lower()
 
 def test_what_is_imported_is_required():
-    required = {normal(o) for k in ('requirements', 'log_requirements', 'text_requirements') for o in settings()[k].split()}
+    kinds = 'requirements', 'log_requirements', 'scale_requirements', 'text_requirements'
+    required = {normal(o) for k in kinds for o in settings()[k].split()}
     third = {m for p in LIB.rglob('*.py') for m in imported(p)} - sys.stdlib_module_names - {'laso'}
     missing = {m for m in third if not {normal(d) for d in packages_distributions().get(m, [m])} & required}
     assert not missing, f'add to requirements in settings.ini: {sorted(missing)}'
