@@ -8,11 +8,10 @@ classes only. A tenth of the training images is kept aside and scored in every e
 # %% auto #0
 __all__ = ['OperatorAP', 'LasoLearner', 'laso_learner']
 
-# %% ../nbs/31_learner.ipynb #51de7557
+# %% ../nbs/31_learner.ipynb #1ef931f6
 from contextlib import contextmanager
 import numpy as np
 import torch
-from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner,Metric
