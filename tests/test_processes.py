@@ -1,5 +1,5 @@
 "Several processes share a run; a killed one goes on; tables of 16 bits."
-import json,os,signal,subprocess,sys
+import json,os,platform,signal,subprocess,sys
 from pathlib import Path
 import numpy as np
 import pytest
@@ -87,6 +87,24 @@ def test_a_killed_extraction_goes_on_and_ends_with_the_same_file(tmp_path):
     assert go('again.npy', -1).stdout.split() == ['14']   # two chunks of eight were kept
     assert (tmp_path/'again.npy').read_bytes() == (tmp_path/'whole.npy').read_bytes()
     assert not (tmp_path/'again.part').exists()
+
+KEPT = """
+import torch
+from laso.learner import kept_memory
+def mb(): return next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('RssAnon'))/1000
+def use(): [torch.ones(2**24) for _ in range(4)]   # 268 MB
+start,used = mb(),[]
+use(); used.append(mb()-start)
+with kept_memory(): use(); used.append(mb()-start)
+used.append(mb()-start)
+print(*(u > 200 for u in used))
+"""
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc alone can be told so')
+def test_memory_is_kept_and_given_back(tmp_path):
+    (tmp_path/'kept.py').write_text(KEPT)
+    p = run([sys.executable, tmp_path/'kept.py'], tmp_path)
+    assert p.stdout.split() == ['False', 'True', 'False'], p.stderr
 
 def test_features_in_16_bits(runs, tmp_path):
     x = np.load(runs[1]/'run/features/features.npy')
