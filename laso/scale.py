@@ -8,7 +8,7 @@ search. What came out stands on the page [speed and scale](54_perf.ipynb)."""
 # %% auto #0
 __all__ = ['growth', 'growth_plot', 'memory_limit', 'large_table', 'large', 'index_rates']
 
-# %% ../nbs/53d_scale.ipynb #8332aefa
+# %% ../nbs/53d_scale.ipynb #34a43906
 import tempfile,time
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +28,7 @@ from .pairs import *
 from .rates import *
 from .retrieval import *
 
-# %% ../nbs/53d_scale.ipynb #552da8ed
+# %% ../nbs/53d_scale.ipynb #c1c80685
 def _jobs(table, n_sets):
     "What is timed on a table, by its name."
     sets = support_sets(table, n_shots=(1,), n_eps=n_sets)
@@ -72,7 +72,7 @@ def growth_plot(
     return fig
 
 
-# %% ../nbs/53d_scale.ipynb #557d1758
+# %% ../nbs/53d_scale.ipynb #8dc71c48
 @contextmanager
 def memory_limit(
     mb:float, # beyond what this process has, mapped files aside
@@ -109,7 +109,7 @@ def large_table(
     return FeatureTable(x, torch.from_numpy(y).float(), vocab, torch.arange(n)%10 == 0, novel)
 
 
-# %% ../nbs/53d_scale.ipynb #dc3aaf46
+# %% ../nbs/53d_scale.ipynb #f6ae2f70
 def large(
     *, n:int=1_000_000, # rows
     d:int=2048, # width
@@ -131,19 +131,20 @@ def large(
 def _large_jobs(table):
     "What is done with a large table, by its name; each gives a mAP, or nothing."
     ops,some = [],table.valid_ids[::max(1, int(table.is_valid.sum())//20_000)]
+    score = lambda net: mean_ap(net(table.features(some)), table.base_labels[some]).item()
     def classify(k):
         rows = table.train_ids[torch.from_numpy(np.random.default_rng(0).permutation(int((~table.is_valid).sum())))[:k]]
-        return lambda: mean_ap(fit_linear(table.x, table.base_labels, l2=.3, rows=rows)(table.features(some)),
-                               table.base_labels[some]).item()
+        return lambda: score(fit_linear(table.x, table.base_labels, l2=.3, rows=rows))
     def train():
         learn = laso_learner(table, n_pairs=8192)
         with learn.no_bar(), learn.no_logging(): ops.append(learn.fit_ops(1))
+        return score(learn.model.classifier.cpu())
     def bench(): fewshot(table, ops[0], sets=support_sets(table, n_shots=(1,), n_eps=5), device='cpu')
     return {**{f'classifier fitted on {k:,} rows': classify(k) for k in (2**13, 2**15)}, 'train operators': train,
             'search, 256 queries': lambda: nearest(table.x[:256], table.x, 5) and None, 'few-shot, 5 sets': bench}
 
 
-# %% ../nbs/53d_scale.ipynb #19660578
+# %% ../nbs/53d_scale.ipynb #56d09f22
 def index_rates(
     *, n:int=200_000, # rows
     d:int=128, # width
