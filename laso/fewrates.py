@@ -8,7 +8,7 @@ and `many_sets` what more support sets cost and bring. Features are random, of t
 # %% auto #0
 __all__ = ['random_table', 'random_views', 'fewshot_one_by_one', 'fewshot_rates', 'fewshot_parts', 'many_sets']
 
-# %% ../nbs/53c_fewrates.ipynb #e0d0db0a
+# %% ../nbs/53c_fewrates.ipynb #fc436774
 import cProfile,pstats,time
 from pathlib import Path
 import numpy as np
@@ -27,7 +27,7 @@ from .metrics import _sort
 from .operators import *
 from .rates import *
 
-# %% ../nbs/53c_fewrates.ipynb #ee92cd92
+# %% ../nbs/53c_fewrates.ipynb #797f00cd
 def random_table(
     n:int, # validation pictures, where there are no real labels
     d:int, # width of the features
@@ -56,7 +56,7 @@ def _coco_labels(folder):
     return y, torch.from_numpy(df.image.str.contains('val2014').values), torch.isin(torch.arange(80), torch.tensor(coco_novel()))
 
 
-# %% ../nbs/53c_fewrates.ipynb #a81cbd4a
+# %% ../nbs/53c_fewrates.ipynb #c8789736
 def random_views(
     table:FeatureTable, # features
     sets:list, # of `Support`
@@ -72,7 +72,7 @@ def random_views(
         return Views.of(sets, rows, jittered, pairs, lam, mixed)
 
 
-# %% ../nbs/53c_fewrates.ipynb #ddc9cbec
+# %% ../nbs/53c_fewrates.ipynb #db5a99a3
 def _one_head(real, made, x, y, weight=.5, l2=.1):
     "mAP of one head, by itself."
     unit = lambda o: nn.functional.normalize(o, dim=-1)
@@ -99,7 +99,7 @@ def fewshot_one_by_one(
     return res
 
 
-# %% ../nbs/53c_fewrates.ipynb #ea1be78a
+# %% ../nbs/53c_fewrates.ipynb #27453cec
 def _fewshot_job(n, d, n_sets, labels):
     "Arguments of `fewshot` for a benchmark with one shot."
     table = random_table(n, d, labels=labels)
@@ -126,7 +126,7 @@ def fewshot_rates(
     return res.assign(times_plain=apart/res.seconds, largest_difference=[off, 0.])
 
 
-# %% ../nbs/53c_fewrates.ipynb #e042cf56
+# %% ../nbs/53c_fewrates.ipynb #a011c162
 def fewshot_parts(
     *, n:int=40_137, # validation pictures
     d:int=2048, # width of the features
@@ -153,7 +153,7 @@ def fewshot_parts(
     return pd.DataFrame(dict(part=seconds.keys(), seconds=seconds.values(), limit=[*limits, np.nan]))
 
 
-# %% ../nbs/53c_fewrates.ipynb #d9560c58
+# %% ../nbs/53c_fewrates.ipynb #838784ca
 def many_sets(
     *, n_sets:tuple=(20, 1000), # support sets
     n:int=40_137, # validation pictures

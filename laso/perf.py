@@ -9,7 +9,7 @@ same run measures. Ratios inside one run are worth more than seconds, for machin
 # %% auto #0
 __all__ = ['plan', 'perf']
 
-# %% ../nbs/54_perf.ipynb #d89a9fad
+# %% ../nbs/54_perf.ipynb #fb4306f2
 import platform
 from pathlib import Path
 import pandas as pd
@@ -32,7 +32,7 @@ def plan(
     rate = pictures_per_s*n_devices
     return dict(hours=n/rate/3600, gb=n*d*bytes_per_number/1e9, read_mb_per_s=rate*kb/1000)
 
-# %% ../nbs/54_perf.ipynb #21910db7
+# %% ../nbs/54_perf.ipynb #a40ac59f
 def perf(
     *, quick:bool=False, # small sizes, to see that all works
     device:str='cpu', # cpu or cuda

@@ -11,7 +11,7 @@ ratios inside one run are worth more than seconds, for machines are noisy. What 
 __all__ = ['ALL_TERMS', 'median_times', 'median_time', 'matrix_rate', 'copy_rate', 'peak_memory', 'cost', 'plain_losses',
            'training_rates', 'bfloat16_effect', 'retrieval_rate', 'mlp_rate', 'extraction_rates']
 
-# %% ../nbs/53b_rates.ipynb #f7d87cc9
+# %% ../nbs/53b_rates.ipynb #a60860cc
 import contextlib,tempfile,threading,time
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from .metrics import *
 from .heads import *
 from .retrieval import *
 
-# %% ../nbs/53b_rates.ipynb #d0e47765
+# %% ../nbs/53b_rates.ipynb #8bcc9d68
 def _seconds(f):
     start = time.perf_counter()
     f()
@@ -58,7 +58,7 @@ def median_time(
     return median_times(f, n=n)[0]
 
 
-# %% ../nbs/53b_rates.ipynb #2486e48d
+# %% ../nbs/53b_rates.ipynb #05a1efeb
 def matrix_rate(
     n:int, # rows of the first matrix
     k:int, # its columns
@@ -80,7 +80,7 @@ def copy_rate(
     return 2e-3*mb/median_time(lambda: b.copy_(a), 5)
 
 
-# %% ../nbs/53b_rates.ipynb #bac8f0b1
+# %% ../nbs/53b_rates.ipynb #c20d280a
 @contextlib.contextmanager
 def peak_memory():
     "Yield a list that gets the most memory used, in MB, above that at the beginning; mapped files do not count."
@@ -132,7 +132,7 @@ def plain_losses(
     logits = {k: classifier(v) for k,v in f.items()}
     return LaSOLoss(ALL_TERMS, unit=unit)(dict(features=f, logits=logits), lx, ly)
 
-# %% ../nbs/53b_rates.ipynb #6630f5f2
+# %% ../nbs/53b_rates.ipynb #a67739d8
 def _step(model, loss, opt, batch, dtype):
     opt.zero_grad(set_to_none=True)
     model.bf16 = dtype == torch.bfloat16
@@ -156,7 +156,7 @@ def _case(way, loss, size, dtype, kind, d, n_lbl, device):
     return model, loss, torch.optim.Adam(model.parameters(), 1e-3, fused=way != 'one by one'), batch, dtype
 
 
-# %% ../nbs/53b_rates.ipynb #60a442b0
+# %% ../nbs/53b_rates.ipynb #335afd25
 def training_rates(
     *, kind:str='residual', # operators, one of `KINDS`
     d:int=2048, # width of the features
@@ -186,7 +186,7 @@ def training_rates(
     return df.groupby(['way', 'bs', 'dtype'], sort=False).median().reset_index()
 
 
-# %% ../nbs/53b_rates.ipynb #52e23a23
+# %% ../nbs/53b_rates.ipynb #53037ba5
 def bfloat16_effect(
     data:str|Path, # pictures, as `load_data` takes them
     *, kind:str='residual', # operators, one of `KINDS`
