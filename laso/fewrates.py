@@ -53,7 +53,8 @@ def _coco_labels(folder):
     valid = df.image.str.contains('val2014')
     df = pd.concat([df[~valid][::20], df[valid]])
     y = multi_hot([l.split() for l in df.labels], (folder/'classes.txt').read_text().split())
-    return y, torch.from_numpy(df.image.str.contains('val2014').values), torch.isin(torch.arange(80), torch.tensor(coco_novel()))
+    novel = torch.isin(torch.arange(80), torch.tensor(coco_novel()))
+    return y, torch.from_numpy(df.image.str.contains('val2014').values), novel
 
 
 # %% ../nbs/53c_fewrates.ipynb #c8789736

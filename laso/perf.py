@@ -56,6 +56,7 @@ def perf(
 def _processor():
     "The name of the processor, where it can be found."
     info = Path('/proc/cpuinfo')
-    names = [l.partition(':')[2].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.is_file() else []
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [l.partition(':')[2].strip() for l in lines if l.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -140,7 +140,8 @@ def _large_jobs(table):
         with learn.no_bar(), learn.no_logging(): ops.append(learn.fit_ops(1))
         return score(learn.model.classifier.cpu())
     def bench(): fewshot(table, ops[0], sets=support_sets(table, n_shots=(1,), n_eps=5), device='cpu')
-    return {**{f'classifier fitted on {k:,} rows': classify(k) for k in (2**11, 2**13)}, 'train operators, 32,768 rows': train,
+    return {**{f'classifier fitted on {k:,} rows': classify(k) for k in (2**11, 2**13)},
+            'train operators, 32,768 rows': train,
             'search, 256 queries': lambda: nearest(table.x[:256], table.x, 5) and None, 'few-shot, 5 sets': bench}
 
 
@@ -166,6 +167,7 @@ def index_rates(
             if p: index.nprobe = p
             seconds,found = median_time(lambda: index.search(q, 10)),index.search(q, 10)[1]
             recall = np.mean([len(set(a) & set(b))/10 for a,b in zip(found, exact)])
-            res.append(dict(way=f'faiss, {kind}', n_probe=p, build_s=built, queries_per_s=n_queries/seconds, recall=recall))
+            res.append(dict(way=f'faiss, {kind}', n_probe=p, build_s=built, queries_per_s=n_queries/seconds,
+                            recall=recall))
     return pd.DataFrame(res)
 
