@@ -18,6 +18,7 @@ Modules:
 - `laso.explore`: A widget for JupyterLab and Voilà: choose pictures and an expression, and see what the operators make of them
 - `laso.expressions`: What do x ∖ (y ∩ z) and other expressions of several operators return?
 - `laso.features`: Feature vectors of all pictures, computed once and kept on disk
+- `laso.fewrates`: All heads together beside one after the other, and where the time goes
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
@@ -34,9 +35,11 @@ Modules:
 - `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
 - `laso.perf`: What this machine does, against its limits
 - `laso.plots`: Figures of the results file and of a training
+- `laso.rates`: Training, retrieval and extraction beside the plain way and beside the limits of the machine
 - `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
 - `laso.report`: One page that can be sent to others, and two runs side by side
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
+- `laso.scale`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
 - `laso.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
 - `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others

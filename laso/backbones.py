@@ -98,7 +98,8 @@ def create_backbone(
     *,
     size:int|None=None, # height and width of the pictures; by default the model's own
     weights:str|Path|None=None, # a safetensors file or `random`; by default the weights learned on ImageNet
-) -> Backbone: # in evaluation mode, on the GPU if there is one
+    device:str|None=None, # cpu or cuda; by default cuda where there is one
+) -> Backbone: # in evaluation mode
     "A pretrained network without its classifier."
     packaged = name == DEFAULT_BACKBONE and weights is None
     make = partial(_timm_model, name, weights is None and not packaged)
@@ -109,8 +110,7 @@ def create_backbone(
     if size != own and cfg.get('fixed_input_size'): body = make(img_size=size)
     if packaged: _load_lite0(body)
     elif weights is not None and str(weights) != 'random': _load_weights(body, weights)
-    res = Backbone(body, name, size=size, mean=cfg['mean'], std=cfg['std']).eval()
-    return res.cuda() if torch.cuda.is_available() else res
+    return Backbone(body, name, size=size, mean=cfg['mean'], std=cfg['std']).eval().to(usable_device(device))
 
 # %% ../nbs/12_backbones.ipynb #079668df
 def save_weights(

@@ -188,28 +188,43 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
     from laso import bench as bb
     bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
 
+
+# %% ../nbs/51_cli.ipynb #e6aa06d0
+def _instead(help): return Annotated[bool, typer.Option(help=f'Instead, {help}.')]
+def _filled(df, what): return df.astype(object).where(df.notna(), what)   # where there is no number
+
 @app.command()
 def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]=None,
          quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False,
-         grow:Annotated[bool, typer.Option('--growth', help='Instead, against numbers of pictures, classes and support '
-                                                            'sets.')]=False,
-         device:Annotated[str, typer.Option(help='Where operators are trained: cpu or cuda.')]='cpu',
-         big:Annotated[bool, typer.Option('--large', help='Instead, on a table of a million rows on disk, 4 '
-                                                          'GB.')]=False):
+         device:Annotated[str, typer.Option(help='Where the work is done: cpu or cuda.')]='cpu',
+         labels:Annotated[Optional[Path], typer.Option(help="A folder with COCO's labels.csv.gz and classes.txt; otherwise "
+                                                            'labels are random.')]=None,
+         growth:_instead('against numbers of pictures, classes and support sets')=False,
+         large:_instead('on a table of a million rows on disk, 4 GB, with 2 GB of memory')=False,
+         index:_instead('exact and approximate search')=False,
+         sets:_instead('20 and 1,000 support sets')=False,
+         bf16:Annotated[Optional[str], typer.Option(help='Instead, the mAP with bfloat16 beside that with float32, on these '
+                                                         'pictures (as --data of `laso bench`).')]=None):
     "What this machine does, against its limits."
     from laso import bench as b, perf as p
-    usable = ['cpu']+['cuda']*p.torch.cuda.is_available()
-    if device not in usable:
-        raise b.InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
+    p.usable_device(device)
     if out: b.write_json({}, out)   # refuses what can't be written before anything long begins
-    if grow or big:
-        df = p.growth(quick=quick) if grow else p.large(**dict(n=3000, d=32) if quick else {})
-        b.print_tables({'Growth' if grow else 'On disk': df.round(2)})
-        return b.write_json(df.to_dict('records'), out) if out else None
-    res = p.perf(quick=quick, device=device)
+    few = dict(n=3000, d=32) if quick else {}
+    tables = {'Growth': growth and (lambda: p.growth(quick=quick)), 'On disk': large and (lambda: p.large(**few)),
+              'Search': index and (lambda: p.index_rates(**few)),
+              'Support sets': sets and (lambda: p.many_sets(**few, n_sets=(5, 20) if quick else (20, 1000), labels=labels,
+                                                            device=device)),
+              'bfloat16': bf16 and (lambda: p.bfloat16_effect(bf16, n_epoch=1 if quick else 3))}
+    for title,f in tables.items():
+        if not f: continue
+        df = f()
+        b.print_tables({title: _filled(df.round(4), '')})
+        return b.write_json(_filled(df, None).to_dict('records'), out) if out else None
+    res = p.perf(quick=quick, device=device, labels=labels)
     print('\n'.join(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}' for k,v in res['machine'].items()))
-    b.print_tables({k: v.round(2) for k,v in res.items() if k != 'machine'})
-    if out: b.write_json({k: v if k == 'machine' else v.to_dict('records') for k,v in res.items()}, out)
+    b.print_tables({k: _filled(v.round(2), '') for k,v in res.items() if k != 'machine'})
+    if out: b.write_json({k: v if k == 'machine' else _filled(v, None).to_dict('records') for k,v in res.items()}, out)
+
 
 # %% ../nbs/51_cli.ipynb #ae5d2cf5
 def main():

@@ -8,7 +8,7 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
-           'name_all', 'atomic_path', 'rank', 'progress', 'cache_dir', 'digest']
+           'name_all', 'atomic_path', 'rank', 'usable_device', 'progress', 'cache_dir', 'digest']
 
 # %% ../nbs/00_core.ipynb #f82cb98f
 import hashlib,os,shutil,sys,tempfile,warnings,time
@@ -135,6 +135,17 @@ def _share(folder):
     mode = usual.stat().st_mode
     for p in folder.rglob('*'):
         if p.is_file(): p.chmod(mode)
+
+# %% ../nbs/00_core.ipynb #58583fb0
+def usable_device(
+    device:str|None=None, # cpu or cuda; by default cuda where there is one
+) -> str:
+    "The device to work on."
+    usable = ['cpu']+['cuda']*torch.cuda.is_available()
+    if device is not None and str(device).split(':')[0] not in usable:
+        raise InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
+    return device or usable[-1]
+
 
 # %% ../nbs/00_core.ipynb #7314acb4
 @contextmanager

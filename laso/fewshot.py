@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file,save_file
+from fastai.torch_core import to_device
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from .core import *
@@ -205,7 +206,7 @@ def _training_set(real, made, weight):
     "Features, labels and weights of real and synthesised examples together."
     (rx,ry),(x,y) = real,made
     w = weight*min(1., len(rx)/max(1, len(x)))
-    return torch.cat([rx, x]), torch.cat([ry, y]), torch.cat([torch.ones(len(rx)), torch.full((len(x),), w)])
+    return torch.cat([rx, x]), torch.cat([ry, y]), torch.cat([rx.new_ones(len(rx)), rx.new_full((len(x),), w)])
 
 def _on(valid, heads):
     "Logits (n_heads, n, n_way) of all validation features, which are read piece by piece."
@@ -232,13 +233,13 @@ def _mlp(real, made, valid, h):
 LOGITS,PIECE = 2**26,2**13   # logits that are kept at a time, and pictures that are read at a time
 HEADS = dict(linear=(_linear, 64), mlp=(_mlp, 10))   # and how many of them are trained at a time
 
-def _score(jobs, valid, y_valid, head, options):
+def _score(jobs, valid, y_valid, head, device, options):
     "mAP of a head for each task and method."
     (fit,chunk),res = HEADS[head],[]
     chunk = max(1, min(chunk, LOGITS//y_valid.numel()))
     for i in range(0, len(jobs), chunk):
-        real,made = zip(*(((t.x, t.y), METHODS[m](t)) for t,m in jobs[i:i+chunk]))
-        res.append(mean_ap(fit(real, made, valid, **options), y_valid))
+        real,made = (to_device(list(o), device) for o in zip(*(((t.x, t.y), METHODS[m](t)) for t,m in jobs[i:i+chunk])))
+        res.append(mean_ap(fit(real, made, valid, **options), y_valid).cpu())
     return torch.cat(res).tolist()
 
 # %% ../nbs/43_fewshot.ipynb #5bb14256
@@ -254,6 +255,7 @@ def fewshot(
     head:str='linear', # linear, or mlp for the authors' perceptron, which takes a thousand times as long
     h:int=2048, # hidden width of the perceptron
     balanced:bool=False, # score on validation images resampled so that the novel classes are equally frequent
+    device:str|None=None, # where heads are trained and scored: cpu or cuda; by default cuda where there is one
 ) -> list: # of dict(shot, episode, method, map)
     "Train a head for every support set and method, and score it on the validation images."
     if head not in HEADS:
@@ -264,11 +266,12 @@ def fewshot(
     y,rows = table.novel_labels,table.valid_ids
     if views: views.check(sets)
     if balanced: rows = rows[balanced_rows(y[rows], rng=np.random.default_rng(0))]
+    device = usable_device(device)
     tasks = [Task(i, s, table.features(s.rows), y[s.rows], y, ops, views, n_synth) for i,s in enumerate(sets)]
     # sets of one number of shots are of about the same size, and so are a method's synthesised examples
     jobs = sorted(((t, m) for t in tasks for m in methods), key=lambda o: (o[0].support.shot, methods.index(o[1])))
-    valid = lambda: (table.features(r) for r in rows.split(PIECE))
-    maps = _score(jobs, valid, y[rows], head, dict(weight=weight, l2=l2) if head == 'linear' else dict(h=h))
+    valid = lambda: (table.features(r).to(device) for r in rows.split(PIECE))
+    maps = _score(jobs, valid, y[rows].to(device), head, device, dict(weight=weight, l2=l2) if head == 'linear' else dict(h=h))
     jobs,maps = zip(*sorted(zip(jobs, maps), key=lambda o: (o[0][0].i, methods.index(o[0][1]))))
     return [dict(shot=t.support.shot, episode=t.support.episode, method=m, map=v) for (t,m),v in zip(jobs, maps)]
 

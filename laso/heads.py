@@ -65,15 +65,21 @@ def apply_heads(
 # %% ../nbs/41_heads.ipynb #b31d54ec
 LARGE = 2**24   # more numbers are read in pieces
 
-def _fit_large(read, y, rows, l2, tol=1e-4, max_iter=1000):
-    "What `fit_heads` gives for one training set, whose rows are read 16,384 at a time."
-    pieces = rows.sort().values.split(2**14)
-    m = sum(a.mT @ a for a in map(read, pieces))
-    inv = torch.linalg.inv(m/4 + l2*torch.eye(len(m)))
+def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=1000):
+    "What `fit_heads` gives for `rows` of `x` divided by `scale`, which are read 16,384 at a time."
+    rows = rows.sort().values
+    buffer = torch.full((min(2**14, len(rows)), x.shape[1]+1), scale, device=x.device)   # the last column: the bias
+    def pieces():
+        for r in rows.split(2**14):
+            buffer[:len(r),:-1] = x[r]
+            yield buffer[:len(r)],y[r]
+    m = sum(a.mT @ a for a,_ in pieces())/scale**2
+    inv = torch.linalg.inv(m/4 + l2*torch.eye(len(m), device=x.device))
     def step(w):
-        g = sum(a.mT @ ((a @ w).sigmoid() - y[r]) for r,a in ((r, read(r)) for r in pieces))
+        g = sum(a.mT @ ((a @ (w/scale)).sigmoid() - t) for a,t in pieces())/scale
         return w - inv @ (g + l2*w)
-    return _accelerate(step, torch.zeros(len(m), y.shape[1]), tol, max_iter)
+    return _accelerate(step, y.new_zeros(len(m), y.shape[1]), tol, max_iter)
+
 
 # %% ../nbs/41_heads.ipynb #a3076e84
 @delegates(fit_heads)
@@ -88,7 +94,7 @@ def fit_linear(
     rows = torch.arange(len(x)) if rows is None else rows
     scale = feature_scale(x, rows)
     if len(rows)*x.shape[1] <= LARGE: w = fit_heads(x[rows].float()[None]/scale, y[rows][None], l2=l2, **kwargs)[0]
-    else: w = _fit_large(lambda r: _with_bias(x[r].float()/scale), y, rows, l2, **kwargs)
+    else: w = _fit_large(x, y, rows, scale.item(), l2, **kwargs)
     res = nn.Linear(x.shape[1], y.shape[1]).requires_grad_(False)
     res.weight.copy_(w[:-1].T/scale); res.bias.copy_(w[-1])
     return res

@@ -50,9 +50,10 @@ class PairLinear(nn.Linear):
         return self._half(fx, 0, memo) + self._half(fy, 1, memo)
 
     def _halves(self, device):
-        w,b = self.weight,self.bias
-        if torch.is_autocast_enabled(device): w,b = (o.to(torch.get_autocast_dtype(device)) for o in (w, b))
-        return list(zip(w.chunk(2, 1), (b, None)))
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        # side by side in memory: the gradients of parts of a matrix would be transposed, and slow to put together
+        x,y = (w.to(dtype).contiguous() for w in self.weight.chunk(2, 1))
+        return (x, self.bias.to(dtype)),(y, None)
 
     def _half(self, x, i, memo):
         key = id(self),i,id(x)

@@ -1,15 +1,20 @@
 "Several processes share a run; a killed one goes on; tables of 16 bits."
-import json,os,signal,subprocess,sys
+import json,os,platform,shutil,signal,subprocess,sys
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-def run(cmd, cache, processes=1, **kwargs):
+LAUNCH = dict(torchrun='torch.distributed.run --standalone --nproc-per-node=2 --no-python',
+    # accelerate starts several processes without MPI only where it is told of several GPUs; laso finds none and uses gloo
+    accelerate='accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no '
+               '--dynamo_backend no --main_process_port 0 --no_python')
+
+def run(cmd, cache, processes=1, launcher='torchrun', **kwargs):
     env = dict(os.environ, LASO_CACHE=str(cache), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--no-python']
-    return subprocess.run((launch if processes > 1 else [])+list(map(str, cmd)), env=env, capture_output=True, text=True,
+    launch = [sys.executable, '-m', *LAUNCH[launcher].split()] if processes > 1 else []
+    return subprocess.run(launch+list(map(str, cmd)), env=env, capture_output=True, text=True,
                           timeout=400, **kwargs)
 
 laso = Path(sys.executable).parent/'laso'
@@ -44,17 +49,27 @@ with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, .1)
 save_ops(ops, sys.argv[2])
 """
 
-def test_two_processes_train_the_same_operators(runs, tmp_path):
+@pytest.mark.parametrize('launcher', LAUNCH)
+def test_two_processes_train_the_same_operators(runs, tmp_path, launcher):
     (tmp_path/'train.py').write_text(TRAIN)
     for n in (1, 2):
-        p = run([sys.executable, tmp_path/'train.py', runs[1]/'run/features', tmp_path/f'ops{n}'], tmp_path, n)
+        p = run([sys.executable, tmp_path/'train.py', runs[1]/'run/features', tmp_path/f'ops{n}'], tmp_path, n, launcher)
         assert p.returncode == 0, p.stderr
     one,two = (load_file(tmp_path/f'ops{n}/operators.safetensors') for n in (1, 2))
     assert one['union.net.3.weight'].abs().max() > 0   # it learned something
     for k in one: torch.testing.assert_close(one[k], two[k], atol=1e-5, rtol=1e-3)
 
-def test_laso_train_under_torchrun(runs, tmp_path):
-    p = run([laso, 'train', runs[1]/'run', '--ops-epochs', 1, '--out', tmp_path/'out'], tmp_path, 2)
+def test_accelerate_extracts_the_same_bytes(runs, tmp_path):
+    p = run([laso, 'extract', '--quick', '--frozen', '--episodes', 2, '--size', 64, '--out', tmp_path/'run'],
+            tmp_path/'cache', 2, 'accelerate')
+    assert p.returncode == 0, p.stderr
+    assert p.stdout.count('written to') == 1
+    name = 'features/features.npy'
+    assert (runs[1]/'run'/name).read_bytes() == (tmp_path/'run'/name).read_bytes()
+
+@pytest.mark.parametrize('launcher', LAUNCH)
+def test_laso_train_with_two_processes(runs, tmp_path, launcher):
+    p = run([laso, 'train', runs[1]/'run', '--ops-epochs', 1, '--out', tmp_path/'out'], tmp_path, 2, launcher)
     assert p.returncode == 0, p.stderr
     assert p.stdout.count('operators written') == 1
     assert {'operators.safetensors', 'history.csv', 'curves.png'} <= {f.name for f in (tmp_path/'out').iterdir()}
@@ -88,6 +103,24 @@ def test_a_killed_extraction_goes_on_and_ends_with_the_same_file(tmp_path):
     assert (tmp_path/'again.npy').read_bytes() == (tmp_path/'whole.npy').read_bytes()
     assert not (tmp_path/'again.part').exists()
 
+KEPT = """
+import torch
+from laso.learner import kept_memory
+def mb(): return next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('RssAnon'))/1000
+def use(): [torch.ones(2**24) for _ in range(4)]   # 268 MB
+start,used = mb(),[]
+use(); used.append(mb()-start)
+with kept_memory(): use(); used.append(mb()-start)
+used.append(mb()-start)
+print(*(u > 200 for u in used))
+"""
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc alone can be told so')
+def test_memory_is_kept_and_given_back(tmp_path):
+    (tmp_path/'kept.py').write_text(KEPT)
+    p = run([sys.executable, tmp_path/'kept.py'], tmp_path)
+    assert p.stdout.split() == ['False', 'True', 'False'], p.stderr
+
 def test_features_in_16_bits(runs, tmp_path):
     x = np.load(runs[1]/'run/features/features.npy')
     for name,options,bound in (('half', ['--float16'], 1e-3), ('rough', ['--float16', '--bf16'], .1)):
@@ -103,7 +136,58 @@ def test_features_in_16_bits(runs, tmp_path):
     scores = json.loads((tmp_path/'half/fewshot.json').read_text())
     assert all(0 < o['map'] <= 1 for o in scores)
 
-def test_perf_writes_what_it_measured(tmp_path):
-    p = run([laso, 'perf', '--quick', '--out', tmp_path/'perf.json'], tmp_path)
+PARTS = {'machine', 'training', 'fewshot', 'parts', 'mlp', 'retrieval', 'features'}
+
+def perf(tmp_path, *options):
+    p = run([laso, 'perf', '--quick', '--out', tmp_path/'perf.json', *options], tmp_path)
     assert p.returncode == 0, p.stderr
-    assert {'machine', 'training', 'fewshot', 'mlp', 'retrieval', 'features'} == set(json.loads((tmp_path/'perf.json').read_text()))
+    return json.loads((tmp_path/'perf.json').read_text())
+
+def test_perf_writes_what_it_measured(tmp_path):
+    assert set(perf(tmp_path)) == PARTS
+
+@pytest.mark.parametrize('option,column,rows', [('--growth', 'exponent', 30), ('--large', 'mb', 5), ('--index', 'recall', 7),
+                                                ('--sets', 'half', 2)])
+def test_parts_of_perf(tmp_path, option, column, rows):
+    res = perf(tmp_path, option)
+    assert len(res) == rows and all(column in o for o in res)
+
+def test_perf_on_the_labels_of_coco(tmp_path):
+    folder = Path(__file__).parents[2]/'shared/data/coco_labels'
+    if not folder.is_dir(): pytest.skip('the labels of COCO are not here')
+    assert perf(tmp_path, '--sets', '--labels', folder)[1]['heads'] == 40
+
+def test_perf_names_the_devices_there_are(tmp_path):
+    p = run([laso, 'perf', '--device', 'abacus'], tmp_path)
+    assert p.returncode == 2 and p.stderr.strip() == "laso: expected a device of cpu, found 'abacus'; choose one of these"
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here')
+def test_perf_on_a_gpu(tmp_path):
+    p = subprocess.run([laso, 'perf', '--quick', '--device', 'cuda', '--out', tmp_path/'perf.json'], capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+    res = json.loads((tmp_path/'perf.json').read_text())
+    assert set(res) == PARTS and 'compiled' in {o['way'] for o in res['training']}
+
+COMPILED = """
+import torch
+from torch import nn
+from laso.losses import LaSO,LaSOLoss
+from laso.operators import set_ops
+def gradients(loss):
+    torch.manual_seed(0)
+    net = LaSO(set_ops('residual', 16), nn.Linear(16, 5)).double().train()
+    fx,fy = torch.rand(2, 8, 16, dtype=torch.float64)
+    lx,ly = (torch.rand(2, 8, 5) < .4).double()
+    res = loss(net, fx, fy, lx, ly)
+    res.backward()
+    return [res.detach(), *(p.grad for p in net.parameters())]
+def stacked(net, fx, fy, lx, ly): return LaSOLoss()(net(fx, fy), lx, ly)
+for a,b in zip(gradients(stacked), gradients(torch.compile(stacked))): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+print('the same')
+"""
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
+def test_compiled_training_gives_the_same_gradients(tmp_path):
+    (tmp_path/'compiled.py').write_text(COMPILED)
+    p = run([sys.executable, tmp_path/'compiled.py'], tmp_path)
+    assert p.stdout.strip() == 'the same', p.stderr
