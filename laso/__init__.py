@@ -8,6 +8,7 @@ Modules:
 
 - `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
 - `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
+- `laso.checkpoints`: A training that was stopped goes on, and ends with the same bits
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
 - `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`

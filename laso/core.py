@@ -11,9 +11,11 @@ __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'lab
            'name_all', 'atomic_path', 'rank', 'progress', 'cache_dir', 'digest']
 
 # %% ../nbs/00_core.ipynb #f82cb98f
-import hashlib,os,shutil,sys,tempfile,warnings,time
+import ctypes,errno,hashlib,os,shutil,sys,tempfile,warnings,time
 from contextlib import contextmanager
 from pathlib import Path
+try: import fcntl
+except ImportError: fcntl = None   # Windows has no such locks
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -109,16 +111,20 @@ def atomic_path(
     everyone:bool=False, # every process of a run writes into the cache; otherwise the first one, and the others wait
 ):
     "Yield a temporary path beside `dest` that takes its place when the block ends without an error."
-    dest = Path(dest)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{dest.name}-', dir=dest.parent))
+    dest,tmp,lock = Path(dest),None,None
     try:
+        tmp,lock = _own_folder(dest)
         yield tmp/dest.name
         if rank()[0] and not everyone and cache_dir() in dest.absolute().parents: return _wait(dest.exists)
         _share(tmp)
-        if dest.is_dir(): dest.rename(tmp/'old')
-        os.replace(tmp/dest.name, dest)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        _put(tmp/dest.name, dest)
+    except Exception as e:
+        if isinstance(e, InputError) or not (why := _refusal(e, tmp)): raise
+        raise InputError(f"expected a place that can be written, found {dest} ({why}); make room or choose another and "
+                         "run the same command again, which goes on from what is finished") from None
+    finally:
+        if tmp is not None: shutil.rmtree(tmp, ignore_errors=True)
+        if lock is not None: os.close(lock)
 
 def _wait(found, every=.2):
     "Until another process of this run has done its part."
@@ -135,6 +141,50 @@ def _share(folder):
     mode = usual.stat().st_mode
     for p in folder.rglob('*'):
         if p.is_file(): p.chmod(mode)
+
+# %% ../nbs/00_core.ipynb #3fbd616e
+def _lock(folder, wait=True):
+    "A descriptor that holds the lock of `folder` until it is closed; None where there is none to be had."
+    if fcntl is None: return
+    try: fd = os.open(folder, os.O_RDONLY)
+    except OSError: return
+    try: fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError: return os.close(fd)
+    return fd
+
+def _own_folder(dest):
+    "A new folder beside `dest`, locked while this process lives; those that killed processes left are removed."
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    for old in dest.parent.glob('.laso-*'):
+        if (lock := _lock(old, wait=False)) is not None:
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(lock)
+    while True:
+        tmp = Path(tempfile.mkdtemp(prefix=f'.laso-{dest.name}-', dir=dest.parent))
+        lock = _lock(tmp)
+        if tmp.exists(): return tmp,lock   # otherwise another process took it for one that was left
+        if lock is not None: os.close(lock)
+
+def _put(new, dest):
+    "Let `new` take the place of `dest`; a folder only that of a folder."
+    try: return os.replace(new, dest)
+    except OSError:
+        if not (new.is_dir() and dest.is_dir()): raise
+    if not _exchange(new, dest):
+        dest.rename(new.with_name('.old'))
+        os.replace(new, dest)
+
+def _exchange(a, b):
+    "Exchange two folders in one step (RENAME_EXCHANGE); was it done?"
+    try: return ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
+    except (AttributeError, OSError, TypeError): return False
+
+def _refusal(e, tmp):
+    "Why the system does not let us write, if that is what went wrong: not every library says so."
+    if tmp is None: return getattr(e, 'strerror', None)
+    try: (tmp/'.room').write_bytes(bytes(2**20))
+    except OSError as o: return o.strerror
+    if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR): return e.strerror
 
 # %% ../nbs/00_core.ipynb #7314acb4
 @contextmanager
