@@ -11,6 +11,7 @@ __all__ = ['EVERY', 'Checkpoint']
 
 # %% ../nbs/35_checkpoints.ipynb #62e6b5eb
 import io,time
+from pickle import UnpicklingError
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -53,15 +54,14 @@ class Checkpoint(Callback):
     order = 55   # after the recorder, before the schedules
     def __init__(self,
         *parts, # what decides the result beside the network, its optimiser and the seed: data and settings
-    ): self.parts,self.file = parts,None
+    ): self.file = cache_dir()/f'checkpoint-{digest("checkpoint-1", parts)}.pt'
 
     def before_fit(self):
         about = dict(model=get_model(self.model).state_dict(), opt=self.opt.hypers, random=get_random_states(),
                      draws=_draws(self.dls.train), n_epoch=self.n_epoch, names=self.recorder.metric_names,
                      cbs=[type(o).__name__ for o in self.learn.cbs])
-        made_by = (version('laso'), torch.__version__, _code())
-        self.file = cache_dir()/f'checkpoint-{digest("checkpoint-1", self.parts, _plain(about), made_by)}.pt'
-        self.state,self.saved = _load(self.file),time.monotonic()
+        self.of = digest(_plain(about), version('laso'), torch.__version__, _code())
+        self.state,self.saved = _load(self.file, self.of),time.monotonic()
         self.start = tuple(self.state['at']) if self.state else (0, 0)
 
     def before_epoch(self):
@@ -85,19 +85,21 @@ class Checkpoint(Callback):
 
     def remove(self):
         "Take the file away: the result is kept elsewhere."
-        if self.file is not None and not rank()[0]: self.file.unlink(missing_ok=True)
+        if not rank()[0]: self.file.unlink(missing_ok=True)
 
 # %% ../nbs/35_checkpoints.ipynb #53531311
-def _load(file):
-    try: return torch.load(file, map_location='cpu', weights_only=True)
-    except FileNotFoundError: return None
+def _load(file, of):
+    "The state in `file`, if it is one of the same training."
+    try: state = torch.load(file, map_location='cpu', weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError): return   # none, or a damaged one
+    return state if isinstance(state, dict) and state.get('of') == of else None
 
 @patch
 def _save(self:Checkpoint, at):
     smooth = self.recorder.smooth_loss
-    state = dict(at=at, model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), values=self.recorder.values,
-                 train_iter=self.train_iter, smooth=(smooth.count, smooth.val), random=get_random_states(),
-                 draws=self.draws)
+    state = dict(of=self.of, at=at, model=get_model(self.model).state_dict(), opt=self.opt.state_dict(),
+                 values=self.recorder.values, train_iter=self.train_iter, smooth=(smooth.count, smooth.val),
+                 random=get_random_states(), draws=self.draws)
     if rank()[0] == 0:
         b = io.BytesIO()
         torch.save(_plain(state), b)
