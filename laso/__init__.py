@@ -38,6 +38,7 @@ Modules:
 - `laso.report`: One page that can be sent to others, and two runs side by side
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.taghead`: From a few feature vectors with tags to calibrated probabilities and a threshold for each tag, as a scikit-learn estimator"""
 

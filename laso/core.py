@@ -8,7 +8,7 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
-           'name_all', 'atomic_path', 'rank', 'progress', 'cache_dir', 'digest']
+           'name_all', 'atomic_path', 'rank', 'together', 'progress', 'cache_dir', 'digest']
 
 # %% ../nbs/00_core.ipynb #f82cb98f
 import ctypes,errno,hashlib,os,shutil,sys,tempfile,warnings,time
@@ -115,7 +115,7 @@ def atomic_path(
     try:
         tmp,lock = _own_folder(dest)
         yield tmp/dest.name
-        if rank()[0] and not everyone and cache_dir() in dest.absolute().parents: return _wait(dest.exists)
+        if not everyone and _anothers(dest): return _wait(dest.exists)
         _share(tmp)
         _put(tmp/dest.name, dest)
     except Exception as e:
@@ -129,6 +129,10 @@ def atomic_path(
 def _wait(found, every=.2):
     "Until another process of this run has done its part."
     while not found(): time.sleep(every)
+
+def _anothers(dest):
+    "Is it up to another process of this run to write this into the cache?"
+    return rank()[0] and cache_dir() in dest.absolute().parents
 
 def rank() -> tuple: # number of this process from 0, and how many there are
     "Which process of a run this is, as `torchrun` and `accelerate launch` tell it."
@@ -185,6 +189,27 @@ def _refusal(e, tmp):
     try: (tmp/'.room').write_bytes(bytes(2**20))
     except OSError as o: return o.strerror
     if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR): return e.strerror
+
+# %% ../nbs/00_core.ipynb #be825dce
+@contextmanager
+def together(
+    out:str|Path, # folder for the files
+    last:str, # name of the file that stands for all
+    *former:str, # patterns of files that go even if none of that name comes
+):
+    "Yield a new folder, whose files and folders take their places in `out` when the block ends without an error."
+    out,lock = Path(out),None
+    try:
+        with atomic_path(out/last) as p:
+            yield p.parent
+            if _anothers(out/last): return
+            _share(p.parent)
+            if not out.name.startswith('.laso-'): lock = _lock(out)   # that is locked already
+            for f in (out/last, *(f for o in former for f in out.glob(o))): f.unlink(missing_ok=True)
+            for f in p.parent.iterdir():
+                if f != p and not f.name.startswith('.'): _put(f, out/f.name)
+    finally:
+        if lock is not None: os.close(lock)
 
 # %% ../nbs/00_core.ipynb #7314acb4
 @contextmanager

@@ -83,11 +83,20 @@ def save(self:FeatureTable,
     "Write `features.npy` and `features.json`; the folder appears when both are whole."
     rest = dict(schema=1, fnames=self.fnames, vocab=self.vocab, is_valid=self.is_valid.tolist(),
         novel=self.novel.tolist(), labels=[r.nonzero().flatten().tolist() for r in self.labels], meta=self.meta)
+    if Path(path).is_dir() and (mine := {o.name for o in Path(path).iterdir()} - {'features.npy', 'features.json'}):
+        raise InputError(f"expected a new folder or one of features, found {name_all(sorted(mine)[:10])} in {path}; "
+                         "choose another folder")
     with atomic_path(path) as tmp:
         tmp.mkdir()
         np.save(tmp/'features.npy', self.x.numpy(), allow_pickle=False)
         (tmp/'features.json').write_text(json.dumps(rest, ensure_ascii=False), encoding='utf-8')
     return Path(path)
+
+# %% ../nbs/13_features.ipynb #71b1e225
+@patch
+def fingerprint(self:FeatureTable) -> str:
+    "A name for the content of the features, their labels and the splits."
+    return digest(list(map(digest, self.x.split(4096))), self.labels, self.vocab, self.is_valid, self.novel)
 
 # %% ../nbs/13_features.ipynb #23c4d171
 def load_features(

@@ -22,6 +22,7 @@ from safetensors import SafetensorError,safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from .core import *
+from .checkpoints import *
 from .scenes import *
 from .data import *
 from .backbones import *
@@ -115,12 +116,13 @@ def scenes_ops(
 ) -> SetOps: # in evaluation mode
     "Operators trained on embedded scenes, from the cache or trained into it."
     key = digest('ops-1', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
-    path = cache_dir()/f'ops-{key}'
-    if not (path/'operators.safetensors').is_file():
+    path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
+    if not (path/'operators.json').is_file():   # which is written last
         data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
         learn = laso_learner(extract(data, backbone), set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg),
                              n_pairs=4096, seed=0)
-        with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2), path)
+        with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2, cbs=saved), path)
+    saved.remove()
     return load_ops(path, backbone.width)
 
 # %% ../nbs/61_tagger.ipynb #16dcda69
