@@ -102,12 +102,13 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
     from laso import bench as b
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
     table = b.load_features(run/'features')
-    saved = b.checkpoint('operators', table, cfg, bf16=bf16)
-    with b.output_folder(out or run) as out, b.together(out, 'operators.json', *_OF_OPERATORS) as new:
-        curves = b.train_logged(table, cfg, new, logs=out, saved=saved, bf16=bf16)[1]
-        b.write_json(curves, new/'curves.json')
-        if curves: b.save_figure(b.training_curves(curves), new/'curves.png')
-    saved.remove()
+    with b.output_folder(out or run) as out:
+        saved = b.checkpoint('operators', table, cfg, bf16=bf16)
+        with b.together(out, 'operators.json', *_OF_OPERATORS) as new:
+            curves = b.train_logged(table, cfg, new, logs=out, saved=saved, bf16=bf16)[1]
+            b.write_json(curves, new/'curves.json')
+            if curves: b.save_figure(b.training_curves(curves), new/'curves.png')
+        saved.remove()
     print(f'operators written to {out}')
 
 _OF_OPERATORS = 'curves.png','evaluate.json','retrieve.json','fewshot.*'   # go with the operators they tell of
