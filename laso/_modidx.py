@@ -84,6 +84,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'laso.cli.teach': ('cli.html#teach', 'laso/cli.py'),
                           'laso.cli.train': ('cli.html#train', 'laso/cli.py')},
             'laso.core': { 'laso.core.InputError': ('core.html#inputerror', 'laso/core.py'),
+                           'laso.core.InputError.__init__': ('core.html#inputerror.__init__', 'laso/core.py'),
+                           'laso.core.InputError.__str__': ('core.html#inputerror.__str__', 'laso/core.py'),
                            'laso.core._anothers': ('core.html#_anothers', 'laso/core.py'),
                            'laso.core._check_labels': ('core.html#_check_labels', 'laso/core.py'),
                            'laso.core._exchange': ('core.html#_exchange', 'laso/core.py'),

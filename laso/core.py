@@ -95,6 +95,8 @@ def label_names(
 # %% ../nbs/00_core.ipynb #463e5d3b
 class InputError(ValueError):
     "A mistake in what the user gave: one sentence that says what was expected, what was found and what to do."
+    def __init__(self, said): super().__init__(said); self.said = said
+    def __str__(self): return self.said   # whatever fastai puts before it
 
 def name_all(
     items, # names to list

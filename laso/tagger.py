@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
+from fastai.torch_core import no_random
 from fastcore.basics import patch
 from PIL import Image,ImageOps
 from safetensors import SafetensorError,safe_open
@@ -115,13 +116,14 @@ def scenes_ops(
     n:int=300, # scenes
 ) -> SetOps: # in evaluation mode
     "Operators trained on embedded scenes, from the cache or trained into it."
-    key = digest('ops-1', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
+    key = digest('ops-2', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
     path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
     if not (path/'operators.json').is_file():   # which is written last
         data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
-        learn = laso_learner(extract(data, backbone), set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg),
-                             n_pairs=4096, seed=0)
-        with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2, cbs=saved), path)
+        with no_random(0):
+            ops = set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg)
+            learn = laso_learner(extract(data, backbone), ops, n_pairs=4096, seed=0)
+            with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2, cbs=saved), path)
     saved.remove()
     return load_ops(path, backbone.width)
 

@@ -1,9 +1,12 @@
 "The command in copies of one process that has imported everything, so that a run takes a second or two and can be stopped at will."
 import json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
-import numpy as np, timm, torch
+import numpy as np, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
+
+needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork and signals')
+OUT = dict(bench='results.json', extract='views.safetensors', train='operators.json', teach='my.tagger')   # written last
 
 SMALL = """
 import laso.cli
@@ -26,6 +29,7 @@ for line in sys.stdin:
         os.chdir(job['cwd'])
         sys.argv = ['laso', *job['args']]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        exec(job['before'])
         try: laso.cli.main()
         except SystemExit as e: status = e.code or 0
         except BaseException:
@@ -40,16 +44,16 @@ for line in sys.stdin:
 
 class Server:
     "One command at a time; `run` waits for its end, `start` and `end` leave room for what may happen in between."
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, log='log.txt'):
+        self.folder,self.log = Path(folder),Path(folder)/log
         env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='agg')
         self.p = subprocess.Popen([sys.executable, '-c', SERVER], text=True, env=env, stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE)
 
-    def start(self, *args, cache, **env):
-        self.log = self.folder/'log.txt'
+    def start(self, *args, cache, before='', **env):
         self.log.unlink(missing_ok=True)
-        job = dict(args=list(map(str, args)), log=str(self.log), cwd=str(self.folder), env=dict(env, LASO_CACHE=str(cache)))
+        job = dict(args=list(map(str, args)), log=str(self.log), cwd=str(self.folder), before=before,
+                   env=dict(env, LASO_CACHE=str(cache)))
         self.p.stdin.write(json.dumps(job)+'\n')
         self.p.stdin.flush()
         self.pid,self.began = int(self.p.stdout.readline()),time.monotonic()
@@ -60,8 +64,8 @@ class Server:
         status = int(self.p.stdout.readline())
         return status,self.log.read_text(encoding='utf8') if self.log.exists() else '',time.monotonic()-self.began
 
-    def run(self, *args, cache, **env):
-        self.start(*args, cache=cache, **env)
+    def run(self, *args, **kwargs):
+        self.start(*args, **kwargs)
         return self.end()
 
     def stop(self, after, sig=signal.SIGKILL):
@@ -115,3 +119,70 @@ def content(p):
     if p.name == 'history.csv': return [row.rpartition(',')[0] for row in p.read_text().splitlines()]
     if p.name == 'report.html': return re.sub(r'<h2>How.*?</pre>|<h2>Seconds.*?</table>', '', p.read_text(), flags=re.S)
     return p.read_bytes()
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    path = tmp_path_factory.mktemp('kills')
+    draw(path)
+    return path
+
+@pytest.fixture(scope='module')
+def server(world):
+    s = Server(world)
+    yield s
+    s.close()
+
+class Reference:
+    "A command undisturbed: what it writes, its cache, its seconds; and another run's output, which it will take the place of."
+    def __init__(self, world, server, stage):
+        self.stage,self.world,self.home = stage,world,world/'reference'/stage
+        if stage == 'train': server.run(*COMMANDS['extract'](world, 0), '--out', world/'extracted', cache=world/'any')
+        for name,seed in (('former', 1), ('want', 0)):
+            shutil.rmtree(self.home/'cache', ignore_errors=True)
+            status,said,self.seconds = server.run(*self.args(self.home/name, seed), cache=self.home/'cache')
+            assert status == 0, said
+        self.want,self.former,self.cache = (files(self.home/o) for o in ('want', 'former', 'cache'))
+        assert OUT[stage] in self.want and self.cache.keys().isdisjoint({'operators.pt'})
+        assert not [o for o in self.cache if 'checkpoint' in o or '.part' in o], 'an undisturbed run tidies up'
+
+    def args(self, out, seed=0):
+        return [*COMMANDS[self.stage](self.world, seed), '--out', out/'my.tagger' if self.stage == 'teach' else out]
+
+    def check(self, cache, out):
+        "Nothing is half-written, nothing is stale; returns what is finished."
+        for name,p in files(cache).items():
+            if name in self.cache: assert p.read_bytes() == self.cache[name].read_bytes(), name
+            elif '.part/' in name:
+                a,b = map(int, re.findall(r'(\d+)-(\d+)\.npy', name)[0])
+                whole = np.load(self.cache[name.partition('.part/')[0]+'.npy'])
+                np.testing.assert_array_equal(np.load(p), whole[a:b])
+            else:
+                assert 'checkpoint' in name, f'{name} is not in the cache of an undisturbed run'
+                assert torch.load(p, weights_only=True)['at']
+        found = files(out)
+        for name,p in found.items(): assert p.read_bytes(), f'{name} is empty'
+        if OUT[self.stage] in found:
+            same = lambda run: found.keys() == run.keys() and all(content(p) == content(run[k]) for k,p in found.items())
+            assert same(self.former) or same(self.want), 'files of two runs are mixed'
+        return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for n,p in files(cache).items() if n in self.cache}
+
+    def check_end(self, cache, out, finished):
+        got,kept = files(out),files(cache)
+        assert got.keys() == self.want.keys() and kept.keys() == self.cache.keys()
+        for k,p in got.items(): assert content(p) == content(self.want[k]), k
+        self.check(cache, out)
+        for p,was in finished.items(): assert (p.stat().st_ino, p.stat().st_mtime_ns) == was, f'{p.name} was made again'
+
+@pytest.fixture(scope='module')
+def reference(world, server):
+    made = {}
+    def get(stage):
+        if stage not in made: made[stage] = Reference(world, server, stage)
+        return made[stage]
+    return get
+
+def one_sentence(said, *parts):
+    "The last line, and the only one of its kind."
+    lines = said.strip().splitlines()
+    assert 'Traceback' not in said and [l for l in lines if l.startswith('laso: ')] == lines[-1:], said
+    for p in parts: assert p in lines[-1], (p, lines[-1])

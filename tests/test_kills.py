@@ -1,73 +1,10 @@
 "Commands that are killed at random moments: what they leave is whole, and the next run ends as if nothing had happened."
-import os, random, re, shutil, signal, subprocess, sys, time
-import numpy as np
-import pytest, torch
-from forked import COMMANDS, SMALL, Server, content, draw, files
+import os, random, shutil, signal, subprocess, sys, time
+import pytest
+from forked import OUT, SMALL, needs_fork, reference, server, world
 
-pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork and signals')
-OUT = dict(bench='results.json', extract='views.safetensors', train='operators.json', teach='my.tagger')   # written last
+pytestmark = needs_fork
 KILLS = dict(bench=4, extract=2, train=2, teach=2),dict(bench=45, extract=20, train=20, teach=20)
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory):
-    path = tmp_path_factory.mktemp('kills')
-    draw(path)
-    return path
-
-@pytest.fixture(scope='module')
-def server(world):
-    s = Server(world)
-    yield s
-    s.close()
-
-class Reference:
-    "A command undisturbed: what it writes, its cache, its seconds; and another run's output, which it will take the place of."
-    def __init__(self, world, server, stage):
-        self.stage,self.world,self.home = stage,world,world/'reference'/stage
-        if stage == 'train': server.run(*COMMANDS['extract'](world, 0), '--out', world/'extracted', cache=world/'any')
-        for name,seed in (('former', 1), ('want', 0)):
-            shutil.rmtree(self.home/'cache', ignore_errors=True)
-            status,said,self.seconds = server.run(*self.args(self.home/name, seed), cache=self.home/'cache')
-            assert status == 0, said
-        self.want,self.former,self.cache = (files(self.home/o) for o in ('want', 'former', 'cache'))
-        assert OUT[stage] in self.want and self.cache.keys().isdisjoint({'operators.pt'})
-        assert not [o for o in self.cache if 'checkpoint' in o or '.part' in o], 'an undisturbed run tidies up'
-
-    def args(self, out, seed=0):
-        return [*COMMANDS[self.stage](self.world, seed), '--out', out/'my.tagger' if self.stage == 'teach' else out]
-
-    def check(self, cache, out):
-        "Nothing is half-written, nothing is stale; returns what is finished."
-        for name,p in files(cache).items():
-            if name in self.cache: assert p.read_bytes() == self.cache[name].read_bytes(), name
-            elif '.part/' in name:
-                a,b = map(int, re.findall(r'(\d+)-(\d+)\.npy', name)[0])
-                whole = np.load(self.cache[name.partition('.part/')[0]+'.npy'])
-                np.testing.assert_array_equal(np.load(p), whole[a:b])
-            else:
-                assert 'checkpoint' in name, f'{name} is not in the cache of an undisturbed run'
-                assert torch.load(p, weights_only=True)['at']
-        found = files(out)
-        for name,p in found.items(): assert p.read_bytes(), f'{name} is empty'
-        if OUT[self.stage] in found:
-            same = lambda run: found.keys() == run.keys() and all(content(p) == content(run[k]) for k,p in found.items())
-            assert same(self.former) or same(self.want), 'files of two runs are mixed'
-        return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for n,p in files(cache).items() if n in self.cache}
-
-    def check_end(self, cache, out, finished):
-        got,kept = files(out),files(cache)
-        assert got.keys() == self.want.keys() and kept.keys() == self.cache.keys()
-        for k,p in got.items(): assert content(p) == content(self.want[k]), k
-        self.check(cache, out)
-        for p,was in finished.items(): assert (p.stat().st_ino, p.stat().st_mtime_ns) == was, f'{p.name} was made again'
-
-@pytest.fixture(scope='module')
-def reference(world, server):
-    made = {}
-    def get(stage):
-        if stage not in made: made[stage] = Reference(world, server, stage)
-        return made[stage]
-    return get
 
 def places(ref, tmp_path, i):
     "An empty cache, and a folder with the output of another run."
