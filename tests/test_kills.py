@@ -4,7 +4,7 @@ import pytest
 from forked import OUT, SMALL, needs_fork, reference, server, world
 
 pytestmark = needs_fork
-KILLS = dict(bench=4, extract=2, train=2, teach=2),dict(bench=45, extract=20, train=20, teach=20)
+KILLS = dict(bench=4, extract=2, train=2, teach=2),dict(bench=45, extract=25, train=20, teach=15)
 
 def places(ref, tmp_path, i):
     "An empty cache, and a folder with the output of another run."
