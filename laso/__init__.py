@@ -9,6 +9,7 @@ Modules:
 - `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
 - `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
 - `laso.blends`: Mixtures of what two pictures have: a family of operators without learned parameters, and one that starts from its best member
+- `laso.checkpoints`: A training that was stopped goes on, and ends with the same bits
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
 - `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
@@ -42,6 +43,7 @@ Modules:
 - `laso.scale`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
 - `laso.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
+- `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.taghead`: From a few feature vectors with tags to calibrated probabilities and a threshold for each tag, as a scikit-learn estimator"""
 

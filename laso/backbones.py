@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file,save_file
 from torch import nn
 from .core import *
+from .checkpoints import *
 from .data import *
 from .metrics import *
 
@@ -180,6 +181,7 @@ def finetune(
     drop_novel:bool=False, # remove training pictures that show a novel class
     num_workers:int=0, # processes that read pictures; each takes memory of its own
     seed:int=0, # of the head, the order and the flips
+    cbs:list|None=None, # further fastai callbacks
 ) -> Learner: # its `model` is a `Tagger` around the trained copy
     "Train a copy of `backbone` with a linear head on the base classes."
     if epochs < 1: raise InputError(f"expected 1 or more epochs, found {epochs}; or leave the backbone frozen")
@@ -191,14 +193,15 @@ def finetune(
             loss_func=nn.BCEWithLogitsLoss(), opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, fused=True),
             splitter=_split, wd=wd, metrics=MeanAP())
         with learn.no_bar(), learn.no_logging(), progress('fine-tuning', epochs*len(dls.train)) as step:
-            learn.fit_one_cycle(epochs, slice(lr/4, lr), cbs=_Steps(step))
+            learn.fit_one_cycle(epochs, slice(lr/4, lr), cbs=[_Steps(step), *(cbs or [])])
     backbone.requires_grad_(True).eval().finetuned = True
     return learn
 
 # %% ../nbs/12_backbones.ipynb #7ea469d0
 def _settings(given):
+    "What decides the result: everything but the number of processes and what looks on."
     own = {k: o.default for k,o in inspect.signature(finetune).parameters.items() if o.default is not o.empty}
-    return own | given
+    return {k: v for k,v in (own | given).items() if k not in ('num_workers', 'cbs')}
 
 @delegates(finetune)
 def finetuned(
@@ -208,11 +211,13 @@ def finetuned(
 ) -> Backbone: # in evaluation mode
     "The backbone that `finetune` makes, from the cache or trained into it."
     parts = (data.fingerprint(), backbone_digest(backbone), backbone.name, backbone.size, _settings(kwargs))
-    file = cache_dir()/f"finetuned-{digest('finetuned-1', *parts)}.safetensors"
+    key = digest('finetuned-2', *parts)
+    file,saved = cache_dir()/f'finetuned-{key}.safetensors',Checkpoint(key)
     if not file.is_file():
         check_images(data)
-        body = finetune(backbone, data, **kwargs).model.backbone.body
-        save_weights(body, file)
+        kwargs['cbs'] = [saved, *(kwargs.get('cbs') or [])]
+        save_weights(finetune(backbone, data, **kwargs).model.backbone.body, file)
+    saved.remove()
     res = copy.deepcopy(backbone).eval()
     _load_weights(res.body, file)
     res.finetuned = True

@@ -7,11 +7,11 @@
 
 # %% auto #0
 __all__ = ['BenchConfig', 'features_for', 'train_ops', 'train_together', 'sets_for', 'default_folder', 'output_folder',
-           'write_json', 'Stopwatch', 'peak_memory_mb', 'train_logged', 'tables', 'fewshot_summary', 'evaluate_all',
-           'bench', 'print_tables']
+           'write_json', 'Stopwatch', 'peak_memory_mb', 'train_logged', 'checkpoint', 'tables', 'fewshot_summary',
+           'evaluate_all', 'bench', 'print_tables']
 
 # %% ../nbs/50_bench.ipynb #f4cd5fb9
-import json,math,sys,tempfile,time
+import itertools,json,math,sys,tempfile,time
 from contextlib import contextmanager,suppress
 from dataclasses import dataclass,asdict
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from fastai.torch_core import no_random
 from rich.console import Console
 from rich.table import Table
 from .core import *
+from .checkpoints import *
 from .data import *
 from .layouts import *
 from .backbones import *
@@ -116,10 +117,11 @@ def train_together(
     table:FeatureTable, # its features
     ops:SetOps, # after phase 2
     cfg:BenchConfig, # the settings
+    cbs:list|None=None, # fastai callbacks
 ) -> tuple: # backbone, features, operators
     "Phase 2 from end to end: the backbone is trained on together with the operators, and features are computed anew."
     learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel)
-    backbone,ops = fit_end_to_end(learn, images, backbone, cfg.end_to_end, seed=cfg.seed)
+    backbone,ops = fit_end_to_end(learn, images, backbone, cfg.end_to_end, seed=cfg.seed, cbs=cbs)
     return backbone,extract(images, backbone),ops
 
 def sets_for(
@@ -135,33 +137,41 @@ def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True
 # %% ../nbs/50_bench.ipynb #9831e0bd
 def default_folder(
     data:str|Path, # what `load_data` takes
-) -> Path: # runs/NAME-DATE
-    "The folder for results if the user names none."
-    return Path('runs')/f"{Path(str(data).rpartition(':')[2]).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
+) -> Path: # runs/NAME-DATE, new
+    "Make the folder for results if the user names none; a number follows where there is one of that name."
+    name = f"{Path(str(data).rpartition(':')[2]).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for i in itertools.count(1):
+        path = Path('runs')/(name if i == 1 else f'{name}-{i}')
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
 
 @contextmanager
 def output_folder(
-    out:str|Path, # folder for results, made if need be
+    out:str|Path|None, # folder for results, made if need be; by default `default_folder`
+    data:str='', # what `load_data` takes, for the default
 ):
     "Yield the folder as a `Path`, tried by writing into it; what was made and stays empty is removed afterwards."
     if rank()[0]:   # of several processes the first one writes
         with tempfile.TemporaryDirectory() as t: return (yield Path(t))
-    out = Path(out)
-    made = [p for p in (out, *out.parents) if not p.exists()]
+    path = Path('runs' if out is None else out)
+    made = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        _try_to_write(out)
-        yield out
+        path = _writable(out, data)
+        if out is None: made.insert(0, path)
+        yield path
     finally:
         with suppress(OSError):
             for p in made: p.rmdir()   # ends at the first that is not empty
 
-def _try_to_write(out):
+def _writable(out, data):
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(out/'.try') as p: p.write_text('')
-        (out/'.try').unlink()
+        path = default_folder(data) if out is None else Path(out)
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as f: f.write(b'.')
+        return path
     except OSError as e:
-        raise InputError(f"expected an output folder that can be written, found {out} ({e.strerror}); "
+        raise InputError(f"expected an output folder that can be written, found {out or 'runs'} ({e.strerror}); "
                          "choose another with --out") from None
 
 def write_json(
@@ -207,15 +217,27 @@ def peak_memory_mb() -> float: # in units of 10^6 bytes
 def train_logged(
     table:FeatureTable, # features with labels and splits
     cfg:BenchConfig, # the settings
-    out:Path, # folder for the operators, `history.csv` and further logs
+    out:Path, # folder for the operators and `history.csv`
+    *, logs:Path|None=None, # folder for further logs, by default the same
+    saved:Checkpoint|None=None, # from which a stopped training goes on
     **kwargs, # options of `laso_learner`
 ) -> tuple: # operators, curves
     "`train_ops`, with its record and its result written down."
     with atomic_path(out/'history.csv') as p:
-        ops,curves = train_ops(table, cfg, loggers(out, *cfg.log, csv=p.resolve()), **kwargs)
+        cbs = loggers(logs or out, *cfg.log, csv=p.resolve())
+        ops,curves = train_ops(table, cfg, cbs if saved is None else [*cbs, saved], **kwargs)
         p.touch()   # operators without parameters leave no record
-    save_ops(ops, out)
+    save_ops(ops, out, features=table.fingerprint())
     return ops,curves
+
+def checkpoint(
+    what:str, # operators or end-to-end
+    table:FeatureTable, # features with labels and splits
+    cfg:BenchConfig, # the settings
+    **kwargs, # options of `laso_learner`
+) -> Checkpoint:
+    "The checkpoint of a training on these features with these settings."
+    return Checkpoint(what, table.fingerprint(), asdict(cfg), kwargs)
 
 # %% ../nbs/50_bench.ipynb #1bf06edb
 def tables(
@@ -271,17 +293,25 @@ def bench(
 ) -> dict: # the contents of results.json
     "The main job: features, operators, the three evaluations; writes results.json, pictures and the operators."
     cfg = cfg or BenchConfig()
-    with output_folder(out or default_folder(cfg.data)) as out: return _bench(cfg, out, command, Stopwatch(show))
+    saved = {}
+    with output_folder(out, cfg.data) as folder, together(folder, 'results.json', *_PERHAPS) as new:
+        res = _bench(cfg, new, folder, saved, command, Stopwatch(show))
+    for o in saved.values(): o.remove()
+    return res
 
-def _bench(cfg, out, command, clock):
+_PERHAPS = 'curves.png','backbone.safetensors','paper-*'   # what not every benchmark writes
+
+def _bench(cfg, out, logs, saved, command, clock):
     with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):
         images,backbone,table = features_for(cfg)
     with clock('operators', 'Operators'):
-        ops,curves = train_logged(table, cfg, out)
+        saved['operators'] = checkpoint('operators', table, cfg)
+        ops,curves = train_logged(table, cfg, out, logs=logs, saved=saved['operators'])
     if cfg.end_to_end:
         with clock('end_to_end', 'Backbone and operators together'):
-            backbone,table,ops = train_together(images, backbone, table, ops, cfg)
-            save_ops(ops, out)
+            saved['end_to_end'] = checkpoint('end-to-end', table, cfg)
+            backbone,table,ops = train_together(images, backbone, table, ops, cfg, [saved['end_to_end']])
+            save_ops(ops, out, features=table.fingerprint())
     if backbone.finetuned: save_weights(backbone.body, out/'backbone.safetensors')
     with clock('views', 'Views and mixtures of the support pictures'):
         sets = sets_for(table, cfg)

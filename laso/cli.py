@@ -16,6 +16,7 @@ import os,shlex,sys,warnings
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
+from .stopping import stoppable
 
 # %% ../nbs/51_cli.ipynb #a56b51fa
 Data = Annotated[str, typer.Option(help='`scenes`, the embedded pictures, a folder with images/ and labels.csv, or '
@@ -71,8 +72,7 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops,
                         epochs, ops_epochs, n_pairs, preset, end_to_end=end_to_end, head=head, balanced=balanced,
                         log=tuple(log or ()))
-    out = out or b.default_folder(data)
-    res = b.bench(cfg, out=out, command=_command())
+    with b.output_folder(out, data) as out: res = b.bench(cfg, out=out, command=_command())
     b.print_tables(b.tables(res))
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
     print(f'{total:.0f} s, {gb:.1f} GB; results.json, pictures and operators in {out}')
@@ -86,11 +86,12 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
-    with b.output_folder(out or b.default_folder(data)) as out:
+    with b.output_folder(out, data) as out:
         images,net,table = b.features_for(cfg, bf16=bf16, dtype='float16' if float16 else 'float32')
         views = b.compute_views(images, net, b.sets_for(table, cfg), seed=seed)
-        table.save(out/'features')
-        views.save(out/'views.safetensors')
+        with b.together(out, 'views.safetensors') as new:
+            table.save(new/'features')
+            views.save(new/'views.safetensors')
     print(f'{table}\nwritten to {out}')
 
 # %% ../nbs/51_cli.ipynb #a825bbd7
@@ -102,18 +103,22 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
     table = b.load_features(run/'features')
     with b.output_folder(out or run) as out:
-        curves = b.train_logged(table, cfg, out, bf16=bf16)[1]
-        b.write_json(curves, out/'curves.json')
-        if curves: b.save_figure(b.training_curves(curves), out/'curves.png')
-        else: (out/'curves.png').unlink(missing_ok=True)   # of other operators
+        saved = b.checkpoint('operators', table, cfg, bf16=bf16)
+        with b.together(out, 'operators.json', *_OF_OPERATORS) as new:
+            curves = b.train_logged(table, cfg, new, logs=out, saved=saved, bf16=bf16)[1]
+            b.write_json(curves, new/'curves.json')
+            if curves: b.save_figure(b.training_curves(curves), new/'curves.png')
+        saved.remove()
     print(f'operators written to {out}')
+
+_OF_OPERATORS = 'curves.png','evaluate.json','retrieve.json','fewshot.*'   # go with the operators they tell of
 
 def _measure(run, out, kind, seed, n_pairs):
     "Evaluations 1 and 2; write and print the one that was asked for."
     from laso import bench as b
     cfg = b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
     table = b.load_features(run/'features')
-    ops = b.load_ops(run, table.width)
+    ops = b.load_ops(run, table.width, features=table.fingerprint())
     with b.output_folder(out or run) as out:
         res = b.evaluate_all(table, ops, cfg)
         part = {k: res[k] for k in (('untouched', 'operators') if kind == 'evaluate' else ('retrieval',))}
@@ -139,11 +144,13 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
     from laso import bench as b
     b.BenchConfig(head=head)   # refuses what can't be
     table = b.load_features(run/'features')
-    ops,views = b.load_ops(run, table.width),b.Views.load(run/'views.safetensors')
+    ops = b.load_ops(run, table.width, features=table.fingerprint())
+    views = b.Views.load(run/'views.safetensors')
     with b.output_folder(out or run) as out:
         rows = b.fewshot(table, ops, views, sets=views.support_sets(), head=head, balanced=balanced)
-        b.write_json(rows, out/'fewshot.json')
-        b.save_figure(b.fewshot_plot(dict(fewshot=rows)), out/'fewshot.png')
+        with b.together(out, 'fewshot.json') as new:
+            b.write_json(rows, new/'fewshot.json')
+            b.save_figure(b.fewshot_plot(dict(fewshot=rows)), new/'fewshot.png')
     b.print_tables(b.tables(dict(fewshot=rows)))
     print(f"written to {out/'fewshot.json'}")
 
@@ -163,10 +170,7 @@ def teach(folder:Taught, out:Annotated[Path, typer.Option(help='File to write.')
     t.read_taught(folder)   # refuses what can't be before anything long begins
     net,ops = t.backbone_and_ops(run) if run else (t.create_backbone(backbone, size=size, weights=weights), 'scenes')
     res = t.FewShotTagger.teach(folder, backbone=net, ops=None if plain else ops)
-    try: res.export(out)
-    except OSError as e:
-        raise t.InputError(f"expected a file that can be written, found {out} ({e.strerror}); "
-                           "choose another --out") from None
+    res.export(out)
     print(f'{res.report}\nwritten to {out}')
 
 @app.command()
@@ -188,7 +192,6 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
     from laso import bench as bb
     bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
 
-
 # %% ../nbs/51_cli.ipynb #e6aa06d0
 def _instead(help): return Annotated[bool, typer.Option(help=f'Instead, {help}.')]
 def _filled(df, what): return df.astype(object).where(df.notna(), what)   # where there is no number
@@ -208,7 +211,8 @@ def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]
     "What this machine does, against its limits."
     from laso import bench as b, perf as p
     p.usable_device(device)
-    if out: b.write_json({}, out)   # refuses what can't be written before anything long begins
+    if out:   # refuses what can't be written before anything long begins
+        with b.output_folder(out.parent): pass
     few = dict(n=3000, d=32) if quick else {}
     tables = {'Growth': growth and (lambda: p.growth(quick=quick)), 'On disk': large and (lambda: p.large(**few)),
               'Search': index and (lambda: p.index_rates(**few)),
@@ -231,15 +235,4 @@ def main():
     "The entry point of the command."
     if os.environ.get('RANK', '0') != '0': sys.stdout = open(os.devnull, 'w')   # the first of several processes speaks
     warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)   # of timm's own code
-    try: app()
-    except ValueError as e:
-        from laso.core import InputError
-        if not isinstance(e, InputError): raise
-        sys.exit(_say(e, 2))
-    except (KeyboardInterrupt, SystemExit) as e:
-        if isinstance(e, SystemExit) and e.code != 130: raise
-        sys.exit(_say('interrupted; run the command again to go on from what is finished', 130))
-
-def _say(msg, status):
-    print(f'laso: {msg}', file=sys.stderr)
-    return status
+    sys.exit(stoppable(app))

@@ -8,12 +8,14 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names', 'InputError',
-           'name_all', 'atomic_path', 'rank', 'usable_device', 'progress', 'cache_dir', 'digest']
+           'name_all', 'atomic_path', 'rank', 'usable_device', 'together', 'progress', 'cache_dir', 'digest']
 
 # %% ../nbs/00_core.ipynb #f82cb98f
-import hashlib,os,shutil,sys,tempfile,warnings,time
+import ctypes,errno,hashlib,os,shutil,sys,tempfile,warnings,time
 from contextlib import contextmanager
 from pathlib import Path
+try: import fcntl
+except ImportError: fcntl = None   # Windows has no such locks
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -93,6 +95,8 @@ def label_names(
 # %% ../nbs/00_core.ipynb #463e5d3b
 class InputError(ValueError):
     "A mistake in what the user gave: one sentence that says what was expected, what was found and what to do."
+    def __init__(self, said): super().__init__(said); self.said = said
+    def __str__(self): return self.said   # whatever fastai puts before it
 
 def name_all(
     items, # names to list
@@ -109,20 +113,28 @@ def atomic_path(
     everyone:bool=False, # every process of a run writes into the cache; otherwise the first one, and the others wait
 ):
     "Yield a temporary path beside `dest` that takes its place when the block ends without an error."
-    dest = Path(dest)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{dest.name}-', dir=dest.parent))
+    dest,tmp,lock = Path(dest),None,None
     try:
+        tmp,lock = _own_folder(dest)
         yield tmp/dest.name
-        if rank()[0] and not everyone and cache_dir() in dest.absolute().parents: return _wait(dest.exists)
+        if not everyone and _anothers(dest): return _wait(dest.exists)
         _share(tmp)
-        if dest.is_dir(): dest.rename(tmp/'old')
-        os.replace(tmp/dest.name, dest)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        _put(tmp/dest.name, dest)
+    except Exception as e:
+        if isinstance(e, InputError) or not (why := _refusal(e, tmp)): raise
+        raise InputError(f"expected a place that can be written, found {dest} ({why}); make room or choose another and "
+                         "run the same command again, which goes on from what is finished") from None
+    finally:
+        if tmp is not None: shutil.rmtree(tmp, ignore_errors=True)
+        if lock is not None: os.close(lock)
 
 def _wait(found, every=.2):
     "Until another process of this run has done its part."
     while not found(): time.sleep(every)
+
+def _anothers(dest):
+    "Is it up to another process of this run to write this into the cache?"
+    return rank()[0] and cache_dir() in dest.absolute().parents
 
 def rank() -> tuple: # number of this process from 0, and how many there are
     "Which process of a run this is, as `torchrun` and `accelerate launch` tell it."
@@ -146,6 +158,71 @@ def usable_device(
         raise InputError(f"expected a device of {', '.join(usable)}, found {device!r}; choose one of these")
     return device or usable[-1]
 
+
+# %% ../nbs/00_core.ipynb #3fbd616e
+def _lock(folder, wait=True):
+    "A descriptor that holds the lock of `folder` until it is closed; None where there is none to be had."
+    if fcntl is None: return
+    try: fd = os.open(folder, os.O_RDONLY)
+    except OSError: return
+    try: fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError: return os.close(fd)
+    return fd
+
+def _own_folder(dest):
+    "A new folder beside `dest`, locked while this process lives; those that killed processes left are removed."
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    for old in dest.parent.glob('.laso-*'):
+        if (lock := _lock(old, wait=False)) is not None:
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(lock)
+    while True:
+        tmp = Path(tempfile.mkdtemp(prefix=f'.laso-{dest.name}-', dir=dest.parent))
+        lock = _lock(tmp)
+        if tmp.exists(): return tmp,lock   # otherwise another process took it for one that was left
+        if lock is not None: os.close(lock)
+
+def _put(new, dest):
+    "Let `new` take the place of `dest`; a folder only that of a folder."
+    try: return os.replace(new, dest)
+    except OSError:
+        if not (new.is_dir() and dest.is_dir()): raise
+    if not _exchange(new, dest):
+        dest.rename(new.with_name('.old'))
+        os.replace(new, dest)
+
+def _exchange(a, b):
+    "Exchange two folders in one step (RENAME_EXCHANGE); was it done?"
+    try: return ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
+    except (AttributeError, OSError, TypeError): return False
+
+def _refusal(e, tmp):
+    "Why the system does not let us write, if that is what went wrong: not every library says so."
+    if tmp is None: return getattr(e, 'strerror', None)
+    try: (tmp/'.room').write_bytes(bytes(2**20))
+    except OSError as o: return o.strerror
+    if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR): return e.strerror
+
+# %% ../nbs/00_core.ipynb #be825dce
+@contextmanager
+def together(
+    out:str|Path, # folder for the files
+    last:str, # name of the file that stands for all
+    *former:str, # patterns of files that go even if none of that name comes
+):
+    "Yield a new folder, whose files and folders take their places in `out` when the block ends without an error."
+    out,lock = Path(out),None
+    try:
+        with atomic_path(out/last) as p:
+            yield p.parent
+            if _anothers(out/last): return
+            _share(p.parent)
+            if not out.name.startswith('.laso-'): lock = _lock(out)   # that is locked already
+            for f in (out/last, *(f for o in former for f in out.glob(o))): f.unlink(missing_ok=True)
+            for f in p.parent.iterdir():
+                if f != p and not f.name.startswith('.'): _put(f, out/f.name)
+    finally:
+        if lock is not None: os.close(lock)
 
 # %% ../nbs/00_core.ipynb #7314acb4
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path,PureWindowsPath
 import pandas as pd
 import torch
 from fastai.vision.all import (ColReader,ColSplitter,DataBlock,DataLoaders,FlipItem,ImageBlock,MultiCategoryBlock,
-    Normalize,Resize,ResizeMethod)
+    Normalize,Resize,ResizeMethod,TfmdDL)
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
@@ -237,6 +237,19 @@ def fingerprint(self:ImageSet) -> str:
     return digest(self.files_digest(), self.labels, self.vocab, self.is_valid, self.novel)
 
 # %% ../nbs/11_data.ipynb #64c67a9a
+class _PerPicture(TfmdDL):
+    "Random changes depend on the pass and the picture alone, not on what was drawn before or in which process."
+    pass_seed = 0.
+    def before_iter(self):
+        super().before_iter()
+        self.pass_seed = self.rng.random()
+
+    def do_item(self, s):
+        state = random.getstate()
+        random.seed(f'{self.pass_seed}-{s}')
+        try: return super().do_item(s)
+        finally: random.setstate(state)
+
 @patch
 def dls(self:ImageSet,
     size:int=128, # height and width, to which pictures are squished
@@ -258,4 +271,4 @@ def dls(self:ImageSet,
         get_x=ColReader('fname', pref=self.folder), get_y=ColReader('labels', label_delim=' '),
         item_tfms=[Resize(size, method=ResizeMethod.Squish), FlipItem()],
         batch_tfms=Normalize.from_stats(mean, std, cuda=torch.cuda.is_available()))
-    return block.dataloaders(df, bs=min(bs, n_train), num_workers=num_workers)
+    return block.dataloaders(df, bs=min(bs, n_train), num_workers=num_workers, dl_type=_PerPicture)

@@ -14,6 +14,7 @@ __all__ = ['CHUNK', 'FeatureTable', 'load_features', 'to_bytes', 'default_bs', '
 # %% ../nbs/13_features.ipynb #bb73dc6c
 import json,random,shutil
 from collections import deque
+from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -82,11 +83,20 @@ def save(self:FeatureTable,
     "Write `features.npy` and `features.json`; the folder appears when both are whole."
     rest = dict(schema=1, fnames=self.fnames, vocab=self.vocab, is_valid=self.is_valid.tolist(),
         novel=self.novel.tolist(), labels=[r.nonzero().flatten().tolist() for r in self.labels], meta=self.meta)
+    if Path(path).is_dir() and (mine := {o.name for o in Path(path).iterdir()} - {'features.npy', 'features.json'}):
+        raise InputError(f"expected a new folder or one of features, found {name_all(sorted(mine)[:10])} in {path}; "
+                         "choose another folder")
     with atomic_path(path) as tmp:
         tmp.mkdir()
         np.save(tmp/'features.npy', self.x.numpy(), allow_pickle=False)
         (tmp/'features.json').write_text(json.dumps(rest, ensure_ascii=False), encoding='utf-8')
     return Path(path)
+
+# %% ../nbs/13_features.ipynb #71b1e225
+@patch
+def fingerprint(self:FeatureTable) -> str:
+    "A name for the content of the features, their labels and the splits."
+    return digest(list(map(digest, self.x.split(4096))), self.labels, self.vocab, self.is_valid, self.novel)
 
 # %% ../nbs/13_features.ipynb #23c4d171
 def load_features(
@@ -196,23 +206,18 @@ class _Part:
     def __len__(self): return len(self.ids)
     def __getitem__(self, i): return self.images[self.ids[i]]
 
-def _join(parts, file, n, dtype):
-    "One table of all chunks."
-    with atomic_path(file) as tmp:
-        out = None
-        for i,f in enumerate(parts):
-            x = np.load(f, allow_pickle=False)
-            if out is None: out = np.lib.format.open_memmap(tmp, 'w+', dtype, (n, x.shape[1]))
-            out[i*CHUNK:i*CHUNK+len(x)] = x
-        out.flush()
-        del out
-    shutil.rmtree(parts[0].parent, ignore_errors=True)
+def _join(parts, file, shape, dtype):
+    "One table of all chunks, written as a stream: a full disk is an error there, but the end of a process that maps a file."
+    about = dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape)
+    with atomic_path(file) as tmp, open(tmp, 'wb') as out:
+        np.lib.format.write_array_header_1_0(out, about)
+        for f in parts: out.write(np.load(f, allow_pickle=False).data)
 
 def _compute(file, backbone, images, *, bs=None, num_workers=0, bf16=False, dtype=np.float32, show=None):
     "Compute features in chunks that are kept, so that a killed run goes on; the processes of a run share them."
     me,n_processes = rank()
     n = len(images)
-    parts = [file.with_suffix('.part')/f'{i}.npy' for i in range(0, max(n, 1), CHUNK)]
+    parts = [file.with_suffix('.part')/f'{i}-{min(n, i+CHUNK)}.npy' for i in range(0, max(n, 1), CHUNK)]
     with progress('computing features', n, show=False if me else show) as step:
         for i,f in enumerate(parts):
             ids = range(i*CHUNK, min(n, (i+1)*CHUNK))
@@ -221,13 +226,19 @@ def _compute(file, backbone, images, *, bs=None, num_workers=0, bf16=False, dtyp
             for fx in _features(backbone, _Part(images, ids), bs, num_workers, bf16):
                 x.append(fx)
                 step(len(fx))
-            with atomic_path(f, everyone=True) as tmp: np.save(tmp, np.concatenate(x).astype(dtype))
+            with _unless(file), atomic_path(f, everyone=True) as tmp: np.save(tmp, np.concatenate(x).astype(dtype))
     if me: return _wait(file.is_file)
     _wait(lambda: file.is_file() or all(f.is_file() for f in parts))
-    try:
-        if not file.is_file(): _join(parts, file, n, dtype)
-    except FileNotFoundError:
-        if not file.is_file(): raise   # otherwise another run has joined them meanwhile
+    if not file.is_file():
+        with _unless(file): _join(parts, file, (n, backbone.width), dtype)
+    shutil.rmtree(parts[0].parent, ignore_errors=True)
+
+@contextmanager
+def _unless(file):
+    "Errors count unless `file` is there: then another run has joined the chunks, and taken them away, meanwhile."
+    try: yield
+    except (OSError, InputError):
+        if not file.is_file(): raise
 
 def _cached(kind, backbone, images, parts, check=None, bf16=False, dtype='float32', **kwargs):
     "Features of `images`, from the cache or computed into it, and their key."

@@ -86,7 +86,7 @@ def end_to_end_learner(
                    **kwargs)
 
 # %% ../nbs/34_joint.ipynb #5876b2f6
-@delegates(end_to_end_learner, but=('kwargs',))
+@delegates(end_to_end_learner, but=('kwargs', 'cbs'))
 def fit_end_to_end(
     learn:LasoLearner, # of phase 2, before or after its training
     images:ImageSet, # the pictures of its feature table
@@ -94,6 +94,7 @@ def fit_end_to_end(
     epochs:int=1, # passes
     lr:float=1e-3, # largest learning rate of operators and classifier; the backbone's is a tenth
     *, seed:int=0, # of pairs, flips and dropout
+    cbs:list|None=None, # further fastai callbacks
     **kwargs,
 ) -> tuple: # backbone, operators, both in evaluation mode
     "Train the backbone together with the operators."
@@ -101,7 +102,7 @@ def fit_end_to_end(
     with no_random(seed):
         e2e = end_to_end_learner(learn, images, backbone, seed=seed, **kwargs)
         with e2e.no_bar(),e2e.no_logging(),progress('training from end to end', epochs*len(e2e.dls.train)) as step:
-            e2e.fit_one_cycle(epochs, slice(lr/10, lr), cbs=_Steps(step))
+            e2e.fit_one_cycle(epochs, slice(lr/10, lr), cbs=[_Steps(step), *(cbs or [])])
     m = e2e.model.requires_grad_(True).eval()
     m.backbone.finetuned = True
     return m.backbone,m.head.ops

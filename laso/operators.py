@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from safetensors import SafetensorError,safe_open
 from safetensors.torch import load_file,save_file
 from .core import *
 
@@ -180,16 +180,18 @@ def set_ops(
 def save_ops(
     ops:SetOps, # made by `set_ops`
     path:str|Path, # folder, made if need be
+    *, features:str='', # what they were trained on, `FeatureTable.fingerprint`
 ):
     "Write the operators' weights and settings into the folder `path`."
-    path = Path(path)
     weights = {k:v.contiguous().cpu() for k,v in ops.state_dict().items()}
-    with atomic_path(path/'operators.safetensors') as p: save_file(weights, p)
-    with atomic_path(path/'operators.json') as p: p.write_text(json.dumps(ops.config, indent=1))
+    with together(path, 'operators.json') as new:
+        save_file(weights, new/'operators.safetensors', dict(features=features))
+        (new/'operators.json').write_text(json.dumps(ops.config, indent=1))
 
 def load_ops(
     path:str|Path, # folder that `save_ops` wrote
     d:int|None=None, # width of the features they are for; by default any
+    *, features:str|None=None, # `FeatureTable.fingerprint` of what they should have been trained on; by default any
 ) -> SetOps: # in evaluation mode
     "The operators in the folder `path`."
     path,remedy = Path(path),"train operators, for example with `laso train`"
@@ -199,11 +201,15 @@ def load_ops(
     try:
         ops = set_ops(**json.loads((path/'operators.json').read_text(encoding='utf-8')))
         ops.load_state_dict(load_file(path/'operators.safetensors'))
+        with safe_open(path/'operators.safetensors', 'pt') as f: trained_on = (f.metadata() or {}).get('features')
     except (ValueError, TypeError, RuntimeError, SafetensorError):
         raise InputError(f"expected operators.json and operators.safetensors in {path} to hold operators, found "
                          f"something else; {remedy}") from None
     if d not in (None, ops.config['d']):
         raise InputError(f"expected operators for features of width {d}, found those for {ops.config['d']} in {path}; "
+                         f"{remedy} on these features")
+    if features and trained_on and features != trained_on:
+        raise InputError(f"expected operators trained on these features, labels and splits, found those of others in {path}; "
                          f"{remedy} on these features")
     return ops.eval()
 

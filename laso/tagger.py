@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
+from fastai.torch_core import no_random
 from fastcore.basics import patch
 from PIL import Image,ImageOps
 from safetensors import SafetensorError,safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from .core import *
+from .checkpoints import *
 from .scenes import *
 from .data import *
 from .backbones import *
@@ -114,13 +116,15 @@ def scenes_ops(
     n:int=300, # scenes
 ) -> SetOps: # in evaluation mode
     "Operators trained on embedded scenes, from the cache or trained into it."
-    key = digest('ops-1', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
-    path = cache_dir()/f'ops-{key}'
-    if not (path/'operators.safetensors').is_file():
+    key = digest('ops-2', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
+    path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
+    if not (path/'operators.json').is_file():   # which is written last
         data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
-        learn = laso_learner(extract(data, backbone), set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg),
-                             n_pairs=4096, seed=0)
-        with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2), path)
+        with no_random(0):
+            ops = set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg)
+            learn = laso_learner(extract(data, backbone), ops, n_pairs=4096, seed=0)
+            with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2, cbs=saved), path)
+    saved.remove()
     return load_ops(path, backbone.width)
 
 # %% ../nbs/61_tagger.ipynb #16dcda69
