@@ -36,7 +36,7 @@ def _folder(path, layout):
 
 def _once(items, what, file):
     if dup := [o for o,k in Counter(items).items() if k > 1]:
-        raise InputError(f"expected each {what} once in {file.name}, found more than one {name_some(dup)}; "
+        raise InputError(f"expected each {what} once in {file.name}, found more than one {name_all(dup)}; "
                          "correct the file")
 
 # %% ../nbs/14_layouts.ipynb #55e43284
@@ -73,7 +73,7 @@ def _checked_rows(coco, file):
     for key,known in (('image_id', coco.imgs), ('category_id', coco.cats)):
         if lost := sorted({a[key] for a in anns} - known.keys(), key=str):
             raise InputError(f"expected the {key} of every annotation to be listed in {file.name}, found unlisted "
-                             f"{name_some(lost)}; list them or remove their annotations")
+                             f"{name_all(lost)}; list them or remove their annotations")
     vocab = {i: _word(o['name']) for i,o in sorted(coco.cats.items())}
     _once(vocab.values(), 'category', file)
     shown = [[vocab[a['category_id']] for a in coco.imgToAnns[o['id']] if _shows(a)] for o in images]
@@ -124,13 +124,13 @@ def read_coco(
     splits = [f'train{year}', f'val{year}']
     (vocab,tr,tr_labels),(also,va,va_labels) = (_coco_rows(path/'annotations'/f'instances_{o}.json') for o in splits)
     if vocab != also: raise InputError(f"expected the same categories in both splits of {year}, found other ones in "
-                                       f"{splits[1]}: {name_some(sorted({*vocab} ^ {*also}))}; correct the annotations")
+                                       f"{splits[1]}: {name_all(sorted({*vocab} ^ {*also}))}; correct the annotations")
     folders = [_coco_images(path, images, *o).resolve() for o in zip(splits, (tr, va))]
     folder = Path(os.path.commonpath(folders))
     fnames = [(d.relative_to(folder)/f).as_posix() for d,fs in zip(folders, (tr, va)) for f in fs]
     is_valid = torch.arange(len(fnames)) >= len(tr)
     return image_set(path, fnames, tr_labels+va_labels, vocab, is_valid, folder=folder, novel=_coco_novel(path, vocab),
-        name=f'coco{year}', table=f'instances_*{year}.json', most=10, seed=seed, n_shot=n_shot)
+        name=f'coco{year}', table=f'instances_*{year}.json', seed=seed, n_shot=n_shot)
 
 # %% ../nbs/14_layouts.ipynb #86a85e2b
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -160,7 +160,7 @@ def _voc_split(root, split):
     if not file.is_file(): raise InputError(f"expected the pictures of {split} in {file}, found no file; add it")
     ids = [o.split()[0] for o in file.read_text(encoding='utf-8', errors='replace').splitlines() if o.strip()]
     if bad := [repr(o) for o in ids if Path(o).name != o]:
-        raise InputError(f"expected numbers of pictures in {file}, found {name_some(bad)}; correct the file")
+        raise InputError(f"expected numbers of pictures in {file}, found {name_all(bad)}; correct the file")
     return ids
 
 def _voc_ids(root):
@@ -170,7 +170,7 @@ def _voc_ids(root):
     tr,va = (_voc_split(root, o) for o in (('trainval', 'test') if has_test else ('train', 'val')))
     if absent := [o for o in tr+va if o not in notes]:
         raise InputError(f"expected an annotation of every picture in {root/'Annotations'}, found {len(absent)} of "
-                         f"{len(tr+va)} absent: {name_some(absent)}; add them or take them out of ImageSets/Main")
+                         f"{len(tr+va)} absent: {name_all(absent)}; add them or take them out of ImageSets/Main")
     return tr,va
 
 # %% ../nbs/14_layouts.ipynb #49f63747
@@ -187,7 +187,7 @@ def read_voc(
     labels = [_voc_labels(root/'Annotations'/f'{o}.xml', difficult) for o in tr+va]
     fnames,is_valid = [f'{o}.jpg' for o in tr+va],torch.arange(len(tr+va)) >= len(tr)
     return image_set(root, fnames, labels, _vocab(labels), is_valid, folder='JPEGImages',
-        table='ImageSets/Main', most=10, seed=seed, n_shot=n_shot)
+        table='ImageSets/Main', seed=seed, n_shot=n_shot)
 
 # %% ../nbs/14_layouts.ipynb #0cbccee4
 def _celeba_find(path, name, sub):
@@ -215,7 +215,7 @@ def _celeba_attributes(path):
                                            f"found {len(df)}; download the file again")
     if bad := df.index[~df.isin((-1, 1)).all(axis=1)].tolist():
         raise InputError(f"expected {len(cols)} attributes of 1 or -1 in every line of {file}, found others for "
-                         f"{name_some(bad)}; download the file again")
+                         f"{name_all(bad)}; download the file again")
     return df == 1
 
 # %% ../nbs/14_layouts.ipynb #dff2a5fc
@@ -224,7 +224,7 @@ def _celeba_partition(path, fnames):
     part = _celeba_table(file, ['part']).part.to_dict()
     if bad := sorted(part.keys() ^ {*fnames}) or sorted(k for k,v in part.items() if v not in (0, 1, 2)):
         raise InputError(f"expected 0, 1 or 2 in {file} for every picture of list_attr_celeba.txt, found no match for "
-                         f"{name_some(bad)}; download both files again")
+                         f"{name_all(bad)}; download both files again")
     return torch.tensor([part[o] for o in fnames])
 
 # %% ../nbs/14_layouts.ipynb #3e79a8c6
@@ -244,21 +244,21 @@ def read_celeba(
     folder = _celeba_find(path, 'img_align_celeba', 'Img').relative_to(path)
     labels = torch.from_numpy(df.to_numpy(dtype='float32'))
     return image_set(path, list(df.index), labels, list(df.columns), part > 0, folder=folder, name='celeba',
-        table='list_attr_celeba.txt', most=10, seed=seed, n_shot=n_shot)
+        table='list_attr_celeba.txt', seed=seed, n_shot=n_shot)
 
 # %% ../nbs/14_layouts.ipynb #2b1ffb9b
 def _fastai_coco(table, folder):
     def read(path, **kwargs):
         vocab,fnames,labels = _coco_rows(path/table)
         is_valid = draw_valid(len(fnames), seed=kwargs['seed'])
-        return image_set(path, fnames, labels, vocab, is_valid, folder=folder, table=table, most=10, **kwargs)
+        return image_set(path, fnames, labels, vocab, is_valid, folder=folder, table=table, **kwargs)
     return read
 
 def _planet(path, **kwargs):
     df = pd.read_csv(path/'labels.csv')
     labels,is_valid = [o.split() for o in df.tags],draw_valid(len(df), seed=kwargs['seed'])
     fnames = [f'{o}.jpg' for o in df.image_name]
-    return image_set(path, fnames, labels, _vocab(labels), is_valid, folder='train', most=10, **kwargs)
+    return image_set(path, fnames, labels, _vocab(labels), is_valid, folder='train', **kwargs)
 
 FASTAI = dict(PASCAL_2007=partial(read_folder, table='train.csv', folder='train'),
     COCO_SAMPLE=_fastai_coco('annotations/train_sample.json', 'train_sample'),

@@ -90,10 +90,10 @@ def _from_csv(folder):
     paths = [folder/'images'/r['fname'] for r in rows]
     root = (folder/'images').resolve()
     if out := [r['fname'] for r,p in zip(rows, paths) if not p.resolve().is_relative_to(root)]:
-        raise InputError(f"expected names of pictures inside {folder/'images'}, found {name_some(out)}; "
+        raise InputError(f"expected names of pictures inside {folder/'images'}, found {name_all(out)}; "
                          "correct labels.csv")
     if absent := [r['fname'] for r,p in zip(rows, paths) if not p.is_file()]:
-        raise InputError(f"expected every picture of labels.csv in {folder/'images'}, found no {name_some(absent)}; "
+        raise InputError(f"expected every picture of labels.csv in {folder/'images'}, found no {name_all(absent)}; "
                          "add them or take them out")
     return paths,[r['labels'].split() for r in rows]
 
