@@ -65,6 +65,7 @@ class BenchConfig:
     head:str='linear' # few-shot classifier, one of `HEADS`
     balanced:bool=False # score few-shot heads on validation pictures resampled to balance the novel classes
     log:tuple=() # names of `LOGGERS`
+    skip_bad:bool=False # leave out pictures that can't be decoded
 
     def __post_init__(self):
         for k,names in dict(preset=PRESETS, ops=KINDS, recipe=RECIPES, head=HEADS).items():
@@ -87,7 +88,7 @@ def features_for(
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
-    images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick)
+    images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)
     if not cfg.frozen:
@@ -329,9 +330,9 @@ def print_tables(
     tabs:dict, # title -> data frame
 ):
     "Print data frames for a terminal."
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     for title,df in tabs.items():
         df = df.reset_index()
         t = Table(*map(str, df.columns), title=title, title_justify='left')
-        for row in df.astype(str).values.tolist(): t.add_row(*row)
+        for row in df.astype(str).values.tolist(): t.add_row(*map(one_line, row))
         console.print(t)

@@ -77,8 +77,8 @@ def _read_csv(path):
     if dup := [o for o,k in Counter(cols).items() if k > 1]:
         raise InputError(f"expected each column of {path.name} once, found more than one {name_all(dup)}; remove one")
     if missing := [o for o in ('fname', 'labels') if o not in cols]:
-        raise InputError(f"expected {path.name} to have the columns fname,labels, found {name_all([','.join(cols)]) or 'nothing'}; "
-                         f"add {name_all(missing)}")
+        raise InputError(f"expected {path.name} to have the columns fname,labels, found "
+                         f"{name_all([','.join(cols)]) or 'nothing'}; add {name_all(missing)}")
     if not rows:
         raise InputError(f"expected {path.name} to name pictures, found only its header; add a line for each picture")
     if bad := [i for i,r in rows if '' in r or None in r.values()]:
@@ -203,8 +203,9 @@ def check_images(
 ) -> None:
     "Decode every picture and refuse the folder if some can't be."
     if bad := _unreadable(data):
-        raise InputError(f"expected pictures that can be decoded, found {name_unreadable(data.fnames, bad)}; "
-                         "replace the files or leave them out, for example with --skip-bad")
+        raise InputError(f"expected pictures that can be decoded, found {len(bad)} of {len(data)} that can't: "
+                         f"{name_unreadable(data.fnames, bad)}; replace the files or leave them out, for "
+                         "example with --skip-bad")
 
 # %% ../nbs/11_data.ipynb #6c6e14ef
 def skip_bad(
@@ -215,9 +216,11 @@ def skip_bad(
     "Leave out the pictures that can't be decoded, and say so on standard error."
     bad = _unreadable(data)
     if not bad: return data
-    print(one_line(f"laso: left out {len(bad)} of {len(data)} pictures: {name_unreadable(data.fnames, bad)}"), file=sys.stderr)
+    print(one_line(f"laso: left out {len(bad)} of {len(data)} pictures: {name_unreadable(data.fnames, bad)}"),
+          file=sys.stderr)
     keep,res = [i for i in range(len(data)) if i not in bad],copy.copy(data)
-    res.fnames,res.labels,res.is_valid,res._bad = [data.fnames[i] for i in keep],data.labels[keep],data.is_valid[keep],{}
+    res.fnames,res.labels,res.is_valid = [data.fnames[i] for i in keep],data.labels[keep],data.is_valid[keep]
+    res._bad = {}
     check_classes(res, n_shot=n_shot)
     return res
 

@@ -8,8 +8,8 @@ one sentence or a `ValueError` that the caller puts into one."""
 
 # %% auto #0
 __all__ = ['PIXELS', 'LARGE', 'PICTURE', 'TEXT', 'JSON', 'HEADER', 'TENSORS', 'ARCHIVE', 'FORMATS', 'NUMBERS', 'to_rgb',
-           'open_picture', 'unreadable', 'name_unreadable', 'read_text', 'read_json', 'parse_json', 'read_array',
-           'read_tensors', 'fill', 'leads_out', 'check_archive']
+           'open_picture', 'unreadable', 'name_unreadable', 'read_bytes', 'read_text', 'read_json', 'parse_json',
+           'read_array', 'read_tensors', 'fill', 'leads_out', 'check_archive']
 
 # %% ../nbs/02_files.ipynb #fc044910
 import json,tarfile,threading,warnings,zipfile
@@ -35,16 +35,19 @@ def _upright(im):
     try: return ImageOps.exif_transpose(im) if im.getexif().get(0x112, 1) != 1 else im
     except Exception: return im   # EXIF that can't be read says nothing
 
+def _too_many_bits(found):
+    return InputError(f"expected a picture of at most 16 bits a colour, found {found}; convert it")
+
 def to_rgb(
     im:Image.Image, # of any mode
 ) -> Image.Image: # upright, in RGB
     "What a viewer shows of a picture."
     im.load()
     im = _upright(im)
-    if im.mode == 'F': raise ValueError('fractions in the place of colours')
+    if im.mode == 'F': raise _too_many_bits('fractions')
     if im.mode.startswith('I'):
         x = np.asarray(im)
-        if x.min() < 0 or x.max() >= 2**16: raise ValueError('more than 16 bits a colour')
+        if x.min() < 0 or x.max() >= 2**16: raise _too_many_bits('more')
         im = Image.fromarray((x >> 8).astype(np.uint8))
     if im.has_transparency_data:
         im = im.convert('RGBA')
@@ -94,13 +97,16 @@ def unreadable(
 def name_unreadable(
     names:list, # of all pictures
     bad:dict, # what `unreadable` returned
-) -> str: # "2 of 3 that can't: a.jpg, b.jpg (2 in all)"
-    "The pictures that can't be opened in a sentence."
-    named = [names[i] + (f' ({why})' if why != 'something else' else '') for i,why in bad.items()]
-    return f"{len(bad)} of {len(names)} that can't: {name_all(named)}"
+) -> str: # "a.jpg, b.jpg (2 in all)"
+    "The pictures that can't be opened, in one line."
+    return name_all([str(names[i]) + (f' ({why})' if why != 'something else' else '') for i,why in bad.items()])
 
 # %% ../nbs/02_files.ipynb #4423cc9c
-def _bytes(file, most):
+def read_bytes(
+    file:str|Path, # of any kind
+    most:int, # bytes
+) -> bytes:
+    "The content of a file; a `ValueError` says why it can't be read."
     file = Path(file)
     try:
         if (n := file.stat().st_size) > most: raise ValueError(f'{n:,} bytes where {most:,} are the most')
@@ -113,7 +119,7 @@ def read_text(
 ) -> str:
     "The text of a file."
     try:
-        b = _bytes(file, most)
+        b = read_bytes(file, most)
         if b[:2] in (b'\xff\xfe', b'\xfe\xff') or b'\0' in b: raise ValueError('UTF-16 or bytes that are no text')
         return b.decode('utf-8-sig')
     except ValueError as e:
@@ -126,7 +132,7 @@ def read_json(
     **kwargs, # options of `json.loads`
 ):
     "What a JSON file holds; a `ValueError` says why it can't be read."
-    return parse_json(_bytes(file, most), **kwargs)
+    return parse_json(read_bytes(file, most), **kwargs)
 
 def parse_json(
     text:str|bytes, # JSON; NaN and infinity are none
