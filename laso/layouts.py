@@ -290,6 +290,7 @@ FASTAI = dict(PASCAL_2007=partial(read_folder, table='train.csv', folder='train'
 def _download(url):
     "The folder, unpacked where it was not yet; the archive is checked before."
     d = FastDownload(fastai_cfg(), module=fastai.data, base='~/.fastai')
+    d.arch_path().mkdir(parents=True, exist_ok=True)
     if not d.data_path('data', urldest(url, d.arch_path())).exists(): check_archive(d.download(url))
     return untar_data(url)
 
