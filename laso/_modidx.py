@@ -35,6 +35,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'laso.bench.Stopwatch.total': ('bench.html#stopwatch.total', 'laso/bench.py'),
                             'laso.bench._about': ('bench.html#_about', 'laso/bench.py'),
                             'laso.bench._bench': ('bench.html#_bench', 'laso/bench.py'),
+                            'laso.bench._check_scored': ('bench.html#_check_scored', 'laso/bench.py'),
                             'laso.bench._curves': ('bench.html#_curves', 'laso/bench.py'),
                             'laso.bench._options': ('bench.html#_options', 'laso/bench.py'),
                             'laso.bench._pictures': ('bench.html#_pictures', 'laso/bench.py'),

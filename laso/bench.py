@@ -83,12 +83,22 @@ class BenchConfig:
             raise InputError(f"expected a size of at least 8 pixels, found {self.size}; give a larger number")
 
 # %% ../nbs/50_bench.ipynb #5ac9a1f4
+def _check_scored(images, cfg):
+    "Evaluations 1 and 2 need pairs of validation pictures, and others to find."
+    for name,cols in class_columns(images).items():
+        if (n := int(images.labels[images.valid_ids][:,cols].any(1).sum())) < 7:
+            raise InputError(f"expected at least 7 validation pictures of {name} classes, found {n}; label more")
+        try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
+        except InputError as e: raise InputError(f"{e} of {name} classes, for validation") from None
+
 def features_for(
     cfg:BenchConfig, # the settings
+    *, scored:bool=False, # refuse pictures that the evaluations can't score, before anything long begins
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
+    if scored: _check_scored(images, cfg)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)
     if not cfg.frozen:
@@ -276,7 +286,7 @@ def bench(
 
 def _bench(cfg, out, command, clock):
     with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):
-        images,backbone,table = features_for(cfg)
+        images,backbone,table = features_for(cfg, scored=True)
     with clock('operators', 'Operators'):
         ops,curves = train_logged(table, cfg, out)
     if cfg.end_to_end:

@@ -28,7 +28,7 @@ PICTURE,TEXT,JSON,HEADER,TENSORS,ARCHIVE = 2**30,2**28,2**28,2**24,2**33,2**36  
 
 # %% ../nbs/02_files.ipynb #8861e428
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning, module='PIL.Image')   # `PIXELS` is the limit
+warnings.filterwarnings('ignore', module=r'PIL\.')   # of EXIF that is damaged, of sizes for which `PIXELS` is the limit
 _one_at_a_time = threading.Lock()
 
 def _upright(im):
