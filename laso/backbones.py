@@ -79,7 +79,8 @@ def _read_weights(file):
 def _fitting(body, sd, file):
     "The tensors that `body` needs."
     own = body.state_dict()
-    bad = [k for k,v in own.items() if k not in sd or sd[k].shape != v.shape]
+    kind = lambda t: (t.shape, t.is_floating_point())
+    bad = [k for k,v in own.items() if k not in sd or kind(sd[k]) != kind(v)]
     if bad: raise InputError(f"expected weights for every tensor of the model, found none of that shape in {file} for "
                              f"{name_all(bad)}; give the weights of this model")
     if bad := [k for k in own if not sd[k].isfinite().all()]:

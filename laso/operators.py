@@ -192,6 +192,7 @@ def ops_from(
     tensors:dict, # weights by name
 ) -> SetOps: # in evaluation mode
     "Operators that come from anywhere; a `ValueError` says what does not fit."
+    if not isinstance(config, dict): raise ValueError('other settings')
     for k,most in dict(d=2**16, h=2**16, n_blocks=64).items():
         v = config.get(k)
         if v is not None and not (isinstance(v, int) and 1 <= v <= most):

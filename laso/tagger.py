@@ -10,7 +10,7 @@ __all__ = ['SUFFIXES', 'SIZE', 'find_pictures', 'readable', 'Photos', 'read_taug
            'FewShotTagger', 'write_tags', 'load_tagger', 'from_pretrained']
 
 # %% ../nbs/61_tagger.ipynb #f660018e
-import json,math,sys,tempfile
+import json,sys,tempfile
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -281,7 +281,7 @@ def load_tagger(
 def _part(arrays, prefix): return {k.removeprefix(prefix): v for k,v in arrays.items() if k.startswith(prefix)}
 
 def _finite(*numbers):
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers): raise ValueError('numbers')
+    if not all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in numbers): raise ValueError('numbers')
     return tuple(map(float, numbers))
 
 def _backbone(b, tensors):
@@ -293,8 +293,8 @@ def _backbone(b, tensors):
 
 def _tagger(about, arrays):
     tags = about['tags']
-    if not all(isinstance(t, str) and t and t.isprintable() for t in tags) or len({*tags}) != len(tags) or not tags:
-        raise ValueError('tags')
+    named = isinstance(tags, list) and all(isinstance(t, str) and t and t.isprintable() for t in tags)
+    if not named or not tags or len({*tags}) != len(tags): raise ValueError('tags')
     (n,d),m = arrays['x'].shape,len(tags)
     for k,s in dict(x=(n, d), y=(n, m), coef=(d+1, m), offset=(m,), thresholds=(m,)).items():
         a = arrays[k]
