@@ -8,7 +8,8 @@ import atheris
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 with atheris.instrument_imports(include=['laso', 'PIL']):
     import PIL.GifImagePlugin, PIL.PngImagePlugin, PIL.TiffImagePlugin, PIL.WebPImagePlugin
     from laso import data, files, official, tagger
@@ -29,7 +30,12 @@ def of_file(read):
         read(FILE)
     return f
 
-TARGETS = dict(csv=csv, tensors=of_file(files.read_tensors), tagger=of_file(tagger.load_tagger), json=files.parse_json, array=of_file(files.read_array),
+def of_tagger(b):
+    "What a tagger says of itself, beside the tensors of a good one."
+    save_file(load_file(FOLDER/'good'), FILE, metadata=dict(laso=b.decode('utf-8', 'replace')))
+    tagger.load_tagger(FILE)
+
+TARGETS = dict(csv=csv, tensors=of_file(files.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(files.read_array),
                picture=of_file(files.open_picture), archive=of_file(files.check_archive), checkpoint=of_file(official.read_weights))
 
 def seeds(target):
@@ -51,7 +57,7 @@ def seeds(target):
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)) for _ in range(4)]
     t = tagger.FewShotTagger.teach(images, [['a'], ['b'], ['a', 'b'], []], backbone=backbone, ops=set_ops('analytic', backbone.width))
-    return [t.export(FILE).read_bytes()]
+    with safe_open(t.export(FOLDER/'good'), 'pt') as f: return [f.metadata()['laso'].encode()]
 
 def saved(o, **kw):
     torch.save(o, f := io.BytesIO(), **kw)

@@ -388,6 +388,6 @@ def test_memory_is_as_stated(in_clean_process, tmp_path, kind):
 def test_coverage_guided(tmp_path, target):
     "A minute of atheris for each reader; see `fuzz.py`."
     pytest.importorskip('atheris')
-    p = subprocess.run([sys.executable, Path(__file__).with_name('fuzz.py'), target, '60'], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    p = subprocess.run([sys.executable, Path(__file__).with_name('fuzz.py'), target, '60'], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-3000:]
     print(p.stderr[-300:])
