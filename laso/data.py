@@ -11,7 +11,7 @@ one sentence that names the culprits; `image_set` does the same for any other ta
 __all__ = ['ImageSet', 'draw_valid', 'image_set', 'read_folder', 'check_images', 'skip_bad']
 
 # %% ../nbs/11_data.ipynb #222b9b18
-import copy,csv,io,os,random,sys
+import copy,csv,io,os,random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,8 +216,7 @@ def skip_bad(
     "Leave out the pictures that can't be decoded, and say so on standard error."
     bad = _unreadable(data)
     if not bad: return data
-    print(one_line(f"laso: left out {len(bad)} of {len(data)} pictures: {name_unreadable(data.fnames, bad)}"),
-          file=sys.stderr)
+    tell(f"left out {len(bad)} of {len(data)} pictures: {name_unreadable(data.fnames, bad)}")
     keep,res = [i for i in range(len(data)) if i not in bad],copy.copy(data)
     res.fnames,res.labels,res.is_valid = [data.fnames[i] for i in keep],data.labels[keep],data.is_valid[keep]
     res._bad = {}

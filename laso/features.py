@@ -66,7 +66,8 @@ def _as_features(x, n):
     x = _from_numpy(x) if isinstance(x, np.ndarray) else x
     parts = range(0, n, 4096)
     if bad := [i+j for i in parts for j in (~(x[i:i+4096].abs() < 1e15).all(1)).nonzero().flatten().tolist()]:
-        raise InputError(f"expected finite features below 1e15, found others in row {name_all(bad)}; compute them again")
+        raise InputError(f"expected finite features below 1e15, found others in row {name_all(bad)}; "
+                         "compute them again")
     if n > 1 and all((x[i:i+4096] == x[:1]).all() for i in parts):
         raise InputError(f"expected features that tell pictures apart, found the same for all {n}; "
                          "compute them with another backbone")

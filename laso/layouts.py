@@ -10,7 +10,7 @@ fastai offers for download. Each returns an `ImageSet`, like `read_folder`, and 
 __all__ = ['ANNOTATIONS', 'FASTAI', 'LAYOUTS', 'coco_novel', 'read_coco', 'read_voc', 'read_celeba', 'fastai_data', 'load_data']
 
 # %% ../nbs/14_layouts.ipynb #ce423c46
-import io,os,random,sys
+import io,os,random
 from collections import Counter
 from contextlib import redirect_stdout
 from functools import partial
@@ -19,9 +19,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import torch
 import fastai.data
-from fastai.data.external import URLs,fastai_cfg,untar_data
+from fastai.data.external import FastDownload,URLs,fastai_cfg,untar_data
 from fastcore.net import urldest
-from fastdownload import FastDownload
 from pycocotools.coco import COCO
 from .core import *
 from .files import *
@@ -89,7 +88,7 @@ def _checked_rows(coco, file):
         raise InputError(f"expected boxes of four numbers, the sides not negative, in {file.name}, found others in the "
                          f"annotations {name_all(bad)}; correct or remove them")
     if flat := [a['id'] for a in anns if not _has_area(a)]:   # COCO's own files have some
-        print(f"laso: left out boxes without area in {file.name}: {name_all(flat)}", file=sys.stderr)
+        tell(f"left out boxes without area in {file.name}: {name_all(flat)}")
     vocab = {i: _word(o['name']) for i,o in sorted(coco.cats.items())}
     if '' in vocab.values(): raise ValueError('a category without a name')
     _once(vocab.values(), 'category', file)

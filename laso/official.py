@@ -47,7 +47,8 @@ def read_weights(
         raise InputError(f"expected a checkpoint of PyTorch, found {file} ({type(e).__name__}); "
                          "give another file") from None
     if isinstance(sd, dict) and isinstance(sd.get('state_dict'), dict): sd = sd['state_dict']
-    if not isinstance(sd, dict) or not sd or not all(isinstance(k, str) and isinstance(v, Tensor) for k,v in sd.items()):
+    named = isinstance(sd, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k,v in sd.items())
+    if not named or not sd:
         raise InputError(f"expected tensors by name in {file}, found something else; give a file of weights")
     whole = lambda t: t.layout == torch.strided and t.numel()*t.element_size() <= t.untyped_storage().nbytes()
     if bad := [k for k,v in sd.items() if not whole(v)]:

@@ -46,7 +46,8 @@ def _within(rough, err, k, exclude):
         rough[row, exclude[row, col]] = torch.inf
     kth = rough.topk(k, dim=1, largest=False).values[:,-1:]
     if kth.isinf().any():
-        raise InputError(f"expected at least k={k} rows of the database that are not excluded, found fewer; add pictures")
+        raise InputError(f"expected at least k={k} rows of the database that are not excluded, found fewer; "
+                         "add pictures")
     return (rough <= kth+2*err).nonzero().T
 
 def _nearest(q, b, rough_q, rough_b, norms, k, exclude, metric):

@@ -10,7 +10,7 @@ __all__ = ['SUFFIXES', 'SIZE', 'find_pictures', 'readable', 'Photos', 'read_taug
            'FewShotTagger', 'write_tags', 'load_tagger', 'from_pretrained']
 
 # %% ../nbs/61_tagger.ipynb #f660018e
-import json,sys,tempfile
+import json,tempfile
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -47,8 +47,7 @@ def readable(
 ) -> tuple: # the files that can be opened, and their labels
     "Leave out the pictures that can't be opened, and say so on standard error."
     if bad := unreadable(files):
-        print(one_line(f"laso: left out {len(bad)} of {len(files)} pictures: {name_unreadable(files, bad)}"),
-              file=sys.stderr)
+        tell(f"left out {len(bad)} of {len(files)} pictures: {name_unreadable(files, bad)}")
     return tuple([o for i,o in enumerate(l) if i not in bad] for l in (files, labels))
 
 class Photos:
