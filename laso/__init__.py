@@ -21,6 +21,7 @@ Modules:
 - `laso.features`: Feature vectors of all pictures, computed once and kept on disk
 - `laso.fewrates`: All heads together beside one after the other, and where the time goes
 - `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
+- `laso.files`: Pictures, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
 - `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
 - `laso.joint`: The backbone trained together with the operators, on pairs of pictures

@@ -17,11 +17,11 @@ from pathlib import Path
 import timm,torch
 from fastai.vision.all import Callback,Learner,OptimWrapper,Recorder,no_random,params
 from fastcore.meta import delegates
-from safetensors import SafetensorError
-from safetensors.torch import load_file,save_file
+from safetensors.torch import save_file
 from torch import nn
 from .core import *
 from .checkpoints import *
+from .files import *
 from .data import *
 from .metrics import *
 
@@ -70,16 +70,26 @@ def _load_lite0(body):
     body.load_state_dict(dict(zip(body.state_dict(), sd.values())), strict=True)
 
 # %% ../nbs/12_backbones.ipynb #3f195990
-def _load_weights(body, file):
+def _read_weights(file):
     if not Path(file).is_file(): raise InputError(f"expected a file of weights, found no file {file}; check the path")
-    try: sd = load_file(file)
-    except (SafetensorError, OSError) as e:
+    try: sd,_ = read_tensors(file)
+    except ValueError as e:
         raise InputError(f"expected weights as safetensors, found {file} ({e}); convert the file") from None
+    return sd
+
+def _fitting(body, sd, file):
+    "The tensors that `body` needs."
     own = body.state_dict()
-    bad = [k for k,v in own.items() if k not in sd or sd[k].shape != v.shape]
+    kind = lambda t: (t.shape, t.is_floating_point())
+    bad = [k for k,v in own.items() if k not in sd or kind(sd[k]) != kind(v)]
     if bad: raise InputError(f"expected weights for every tensor of the model, found none of that shape in {file} for "
                              f"{name_all(bad)}; give the weights of this model")
-    body.load_state_dict({k: sd[k] for k in own})
+    if bad := [k for k in own if not sd[k].isfinite().all()]:
+        raise InputError(f"expected finite weights, found NaN or infinity in {file} for {name_all(bad)}; "
+                         "give another file")
+    return {k: sd[k] for k in own}
+
+def _load_weights(body, file): body.load_state_dict(_fitting(body, _read_weights(file), file))
 
 # %% ../nbs/12_backbones.ipynb #14e416bf
 def _timm_model(name, pretrained, **kwargs):
@@ -94,23 +104,31 @@ def _timm_model(name, pretrained, **kwargs):
                          "(safetensors)") from None
 
 # %% ../nbs/12_backbones.ipynb #329a1061
+def _body(name, size, pretrained):
+    make = partial(_timm_model, name, pretrained)
+    body = make()
+    cfg = body.pretrained_cfg
+    return make(img_size=size) if size not in (None, cfg['input_size'][-1]) and cfg.get('fixed_input_size') else body
+
 def create_backbone(
     name:str=DEFAULT_BACKBONE, # any model of `timm`
     *,
     size:int|None=None, # height and width of the pictures; by default the model's own
-    weights:str|Path|None=None, # a safetensors file or `random`; by default the weights learned on ImageNet
+    weights:str|Path|dict|None=None, # a safetensors file, tensors by name or `random`; by default learned on ImageNet
     device:str|None=None, # cpu or cuda; by default cuda where there is one
 ) -> Backbone: # in evaluation mode
     "A pretrained network without its classifier."
     packaged = name == DEFAULT_BACKBONE and weights is None
-    make = partial(_timm_model, name, weights is None and not packaged)
+    make,sd = partial(_body, name, size, weights is None and not packaged),None
+    if isinstance(weights, dict): sd = weights
+    elif weights is not None and str(weights) != 'random': sd = _read_weights(weights)
+    if sd is not None:   # compared with a network that takes no memory, since both may come from anywhere
+        with torch.device('meta'): sd = _fitting(make(), sd, 'the file' if isinstance(weights, dict) else weights)
     body = make()
-    cfg = body.pretrained_cfg
-    own = cfg['input_size'][-1]
-    if size is None: size = own
-    if size != own and cfg.get('fixed_input_size'): body = make(img_size=size)
     if packaged: _load_lite0(body)
-    elif weights is not None and str(weights) != 'random': _load_weights(body, weights)
+    if sd is not None: body.load_state_dict(sd)
+    cfg = body.pretrained_cfg
+    if size is None: size = cfg['input_size'][-1]
     return Backbone(body, name, size=size, mean=cfg['mean'], std=cfg['std']).eval().to(usable_device(device))
 
 # %% ../nbs/12_backbones.ipynb #079668df

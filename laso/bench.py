@@ -66,6 +66,7 @@ class BenchConfig:
     head:str='linear' # few-shot classifier, one of `HEADS`
     balanced:bool=False # score few-shot heads on validation pictures resampled to balance the novel classes
     log:tuple=() # names of `LOGGERS`
+    skip_bad:bool=False # leave out pictures that can't be decoded
 
     def __post_init__(self):
         for k,names in dict(preset=PRESETS, ops=KINDS, recipe=RECIPES, head=HEADS).items():
@@ -83,12 +84,22 @@ class BenchConfig:
             raise InputError(f"expected a size of at least 8 pixels, found {self.size}; give a larger number")
 
 # %% ../nbs/50_bench.ipynb #5ac9a1f4
+def _check_scored(images, cfg):
+    "Evaluations 1 and 2 need pairs of validation pictures, and others to find."
+    for name,cols in class_columns(images).items():
+        if (n := int(images.labels[images.valid_ids][:,cols].any(1).sum())) < 7:
+            raise InputError(f"expected at least 7 validation pictures of {name} classes, found {n}; label more")
+        try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
+        except InputError as e: raise InputError(f"{e} of {name} classes, for validation") from None
+
 def features_for(
     cfg:BenchConfig, # the settings
+    *, scored:bool=False, # refuse pictures that the evaluations can't score, before anything long begins
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
-    images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick)
+    images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
+    if scored: _check_scored(images, cfg)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)
     if not cfg.frozen:
@@ -303,7 +314,7 @@ _PERHAPS = 'curves.png','backbone.safetensors','paper-*'   # what not every benc
 
 def _bench(cfg, out, logs, saved, command, clock):
     with clock('features', 'Features' + ('' if cfg.frozen else ' (and fine-tuning on the base classes)')):
-        images,backbone,table = features_for(cfg)
+        images,backbone,table = features_for(cfg, scored=True)
     with clock('operators', 'Operators'):
         saved['operators'] = checkpoint('operators', table, cfg)
         ops,curves = train_logged(table, cfg, out, logs=logs, saved=saved['operators'])
@@ -359,9 +370,9 @@ def print_tables(
     tabs:dict, # title -> data frame
 ):
     "Print data frames for a terminal."
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     for title,df in tabs.items():
         df = df.reset_index()
         t = Table(*map(str, df.columns), title=title, title_justify='left')
-        for row in df.astype(str).values.tolist(): t.add_row(*row)
+        for row in df.astype(str).values.tolist(): t.add_row(*map(one_line, row))
         console.print(t)

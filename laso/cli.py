@@ -7,9 +7,9 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'Run', 'OutRun', 'app',
-           'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve',
-           'fewshot', 'teach', 'tag', 'compare', 'perf', 'main']
+           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'SkipBad', 'Run', 'OutRun',
+           'app', 'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate',
+           'retrieve', 'fewshot', 'teach', 'tag', 'compare', 'perf', 'main']
 
 # %% ../nbs/51_cli.ipynb #6aaa3549
 import os,shlex,sys,warnings
@@ -40,6 +40,7 @@ Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, th
 Balanced = Annotated[bool, typer.Option('--balanced', help='Few-shot scores on pictures resampled to balance classes.')]
 Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv: tensorboard, wandb or mlflow.')]
 BF16 = Annotated[bool, typer.Option('--bf16', help='Compute in bfloat16, faster on machines with units for it.')]
+SkipBad = Annotated[bool, typer.Option('--skip-bad', help="Go on without pictures that can't be decoded.")]
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
 OutRun = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: RUN]')]
 
@@ -66,12 +67,13 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
           episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
           drop_novel:DropNovel=False, ops:Ops='default',
           epochs:Epochs=3, ops_epochs:OpsEpochs=3, end_to_end:EndToEnd=0, n_pairs:Pairs=2000,
-          preset:Preset='default', head:Head='linear', balanced:Balanced=False, log:Log=None):
+          preset:Preset='default', head:Head='linear', balanced:Balanced=False, log:Log=None,
+          skip_bad:SkipBad=False):
     "The main job: features, operators, three evaluations; tables, pictures and results.json."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, ops,
                         epochs, ops_epochs, n_pairs, preset, end_to_end=end_to_end, head=head, balanced=balanced,
-                        log=tuple(log or ()))
+                        log=tuple(log or ()), skip_bad=skip_bad)
     with b.output_folder(out, data) as out: res = b.bench(cfg, out=out, command=_command())
     b.print_tables(b.tables(res))
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
@@ -81,11 +83,12 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
 @app.command()
 def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
-            drop_novel:DropNovel=False, epochs:Epochs=3, bf16:BF16=False,
+            drop_novel:DropNovel=False, epochs:Epochs=3, bf16:BF16=False, skip_bad:SkipBad=False,
             float16:Annotated[bool, typer.Option('--float16', help='Keep features in 16 bits, half the size.')]=False):
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
-    cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs)
+    cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs,
+                        skip_bad=skip_bad)
     with b.output_folder(out, data) as out:
         images,net,table = b.features_for(cfg, bf16=bf16, dtype='float16' if float16 else 'float32')
         views = b.compute_views(images, net, b.sets_for(table, cfg), seed=seed)
@@ -101,7 +104,7 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
     "Train operators on the base classes."
     from laso import bench as b
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
-    table = b.load_features(run/'features')
+    table = _table(run)
     with b.output_folder(out or run) as out:
         saved = b.checkpoint('operators', table, cfg, bf16=bf16)
         with b.together(out, 'operators.json', *_OF_OPERATORS) as new:
@@ -113,11 +116,19 @@ def train(run:Run, out:OutRun=None, ops:Ops='default', seed:Seed=0, drop_novel:D
 
 _OF_OPERATORS = 'curves.png','evaluate.json','retrieve.json','fewshot.*'   # go with the operators they tell of
 
+def _table(run):
+    "Features that can be trained on and scored, which those of a file from anywhere need not be."
+    from laso import bench as b
+    from laso.labels import check_classes
+    table = b.load_features(run/'features')
+    check_classes(table, n_shot=1)
+    return table
+
 def _measure(run, out, kind, seed, n_pairs):
     "Evaluations 1 and 2; write and print the one that was asked for."
     from laso import bench as b
     cfg = b.BenchConfig(seed=seed, n_pairs=n_pairs)   # refuses what can't be
-    table = b.load_features(run/'features')
+    table = _table(run)
     ops = b.load_ops(run, table.width, features=table.fingerprint())
     with b.output_folder(out or run) as out:
         res = b.evaluate_all(table, ops, cfg)
@@ -143,7 +154,7 @@ def fewshot(run:Run, out:OutRun=None, head:Head='linear', balanced:Balanced=Fals
     "The few-shot benchmark, on the support sets whose views `laso extract` computed."
     from laso import bench as b
     b.BenchConfig(head=head)   # refuses what can't be
-    table = b.load_features(run/'features')
+    table = _table(run)
     ops = b.load_ops(run, table.width, features=table.fingerprint())
     views = b.Views.load(run/'views.safetensors')
     with b.output_folder(out or run) as out:
@@ -164,25 +175,30 @@ FromRun = Annotated[Optional[Path], typer.Option(help='Folder that `laso bench` 
 @app.command()
 def teach(folder:Taught, out:Annotated[Path, typer.Option(help='File to write.')]=Path('my.tagger'), run:FromRun=None,
           backbone:Backbone='tf_efficientnet_lite0', weights:Weights=None, size:Size=None,
-          plain:Annotated[bool, typer.Option('--plain', help='Without synthesised examples.')]=False):
+          plain:Annotated[bool, typer.Option('--plain', help='Without synthesised examples.')]=False,
+          skip_bad:SkipBad=False):
     "Learn tags from a few pictures of each."
     from laso import tagger as t
-    t.read_taught(folder)   # refuses what can't be before anything long begins
+    paths,labels = t.read_taught(folder)   # refuses what can't be before anything long begins
+    if skip_bad: paths,labels = t.readable(paths, labels)
     net,ops = t.backbone_and_ops(run) if run else (t.create_backbone(backbone, size=size, weights=weights), 'scenes')
-    res = t.FewShotTagger.teach(folder, backbone=net, ops=None if plain else ops)
+    res = t.FewShotTagger.teach(paths, labels, backbone=net, ops=None if plain else ops)
     res.export(out)
     print(f'{res.report}\nwritten to {out}')
 
 @app.command()
 def tag(tagger:Annotated[Path, typer.Argument(help='File that `laso teach` wrote.')], pictures:Pictures,
-        csv:Annotated[Optional[Path], typer.Option(help='Also write a table of all probabilities.')]=None):
+        csv:Annotated[Optional[Path], typer.Option(help='Also write a table of all probabilities.')]=None,
+        skip_bad:SkipBad=False):
     "Name what pictures show."
     from laso import tagger as t
     learned = t.load_tagger(tagger)
     files = [f for p in pictures for f in (t.find_pictures(p) if p.is_dir() else [p])]
+    if skip_bad: files,_ = t.readable(files, files)
     probs = learned.predict_proba(files)
     tags = [learned.choose(p) for p in probs]
-    for f,o in zip(files, tags): print(f'{f}: ' + (', '.join(f'{k} {p:.2f}' for k,p in o.items()) or 'no tag'))
+    for f,o in zip(files, tags):
+        print(t.one_line(f'{f}: ' + (', '.join(f'{k} {p:.2f}' for k,p in o.items()) or 'no tag')))
     if csv: t.write_tags(csv, files, learned.tags, tags, probs)
 
 @app.command()

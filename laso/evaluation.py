@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from .core import *
+from .labels import *
 from .features import *
 from .operators import *
 from .pairs import *
@@ -112,6 +113,7 @@ def evaluate(
     seed:int=0, # of the pairs
 ) -> dict: # untouched: dict, operators, retrieval, untouched_retrieval, per_class: list of dict
     "Evaluations 1 and 2, for seen and unseen classes."
+    check_splits(table)
     heads = heads or evaluation_heads(table)
     res = dict(untouched={}, operators=[], retrieval=[], untouched_retrieval=[], per_class=[])
     for classes,cols in class_columns(table).items():

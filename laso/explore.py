@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from .core import *
+from .files import *
 from .data import *
 from .features import *
 from .operators import *
@@ -124,7 +125,9 @@ def _upload(self:Explorer, name):
     if self.backbone is None: return []
     up = w.FileUpload(accept='image/*', description=f'your own {name}')
     def take(change):
-        if change['new']: self.use(name, Image.open(BytesIO(bytes(change['new'][0]['content']))))
+        if not change['new']: return
+        try: self.use(name, open_picture(BytesIO(bytes(change['new'][0]['content'])), f'your own {name}'))
+        except InputError as e: self.sets.value = f'<p>{escape(str(e))}</p>'
     up.observe(take, 'value')
     return [up]
 
@@ -134,7 +137,7 @@ def use(self:Explorer,
     im:Image.Image, # a picture of one's own
 ):
     "Take a picture that is not in the table."
-    im = im.convert('RGB')
+    im = to_rgb(im)
     self.uploaded[name] = torch.from_numpy(extract_images(self.backbone, [im]))[0],_encode(im)
     self.update()
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
 from .core import *
 from .core import _wait
+from .files import *
 from .labels import *
 from .data import *
 from .backbones import *
@@ -64,10 +65,13 @@ def _as_features(x, n):
         raise InputError(f"expected features of shape ({n}, d), found {tuple(x.shape)}; "
                          "give one row for each row of labels")
     x = _from_numpy(x) if isinstance(x, np.ndarray) else x
-    if bad := [i for i in range(0, n, 4096) if not x[i:i+4096].isfinite().all()]:
-        rows = (~x[bad[0]:bad[0]+4096].isfinite().all(1)).nonzero().flatten()
-        raise InputError(f"expected finite features, found NaN or infinity, first in row {bad[0]+int(rows[0])}; "
+    parts = range(0, n, 4096)
+    if bad := [i+j for i in parts for j in (~(x[i:i+4096].abs() < 1e15).all(1)).nonzero().flatten().tolist()]:
+        raise InputError(f"expected finite features below 1e15, found others in row {name_all(bad)}; "
                          "compute them again")
+    if n > 1 and all((x[i:i+4096] == x[:1]).all() for i in parts):
+        raise InputError(f"expected features that tell pictures apart, found the same for all {n}; "
+                         "compute them with another backbone")
     return x
 
 def _from_numpy(x):
@@ -108,17 +112,19 @@ def load_features(
         if not (path/o).is_file():
             raise InputError(f"expected features.npy and features.json in {path}, found no {o}; "
                              "give a folder that laso extract wrote")
-    try: x = np.load(path/'features.npy', mmap_mode='c', allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+    try: x = read_array(path/'features.npy')
+    except ValueError:
         raise InputError(f"expected an array of numbers in {path/'features.npy'}, found something else; "
                          "extract the features again") from None
-    try: rest = _labels_of(json.loads((path/'features.json').read_text(encoding='utf-8')))
+    try: rest = _labels_of(read_json(path/'features.json'))
+    except InputError: raise
     except (ValueError, KeyError, TypeError):
         raise InputError(f"expected the labels of the features in {path/'features.json'}, found something else; "
                          "extract the features again") from None
     return FeatureTable(x, **rest)
 
 def _labels_of(o):
+    if not all(isinstance(s, str) for k in ('vocab', 'fnames') for s in o[k]): raise TypeError
     return dict(labels=multi_hot(o['labels'], range(len(o['vocab']))), vocab=o['vocab'], fnames=o['fnames'],
         is_valid=torch.tensor(o['is_valid']), novel=torch.tensor(o['novel']), meta=dict(o['meta']))
 
@@ -127,9 +133,9 @@ def to_bytes(
     im:Image.Image|Tensor, # of any mode, or values of 0 to 255 that have the result's shape
     size:int, # height and width of the result
 ) -> Tensor: # (3, size, size), uint8 of a picture
-    "The picture in RGB, squished to a square."
+    "The picture, upright and in RGB, squished to a square."
     if isinstance(im, Tensor): return im
-    im = im.convert('RGB')
+    im = to_rgb(im)
     if im.size != (size, size): im = im.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(im)).permute(2, 0, 1)
 
@@ -243,7 +249,7 @@ def _unless(file):
 def _cached(kind, backbone, images, parts, check=None, bf16=False, dtype='float32', **kwargs):
     "Features of `images`, from the cache or computed into it, and their key."
     how = ('bfloat16',)*bf16 + (dtype,)*(dtype != 'float32')
-    key = digest('features-1', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts,
+    key = digest('features-2', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts,
                  *how)
     file = cache_dir()/f'{kind}-{key}.npy'
     if not file.is_file():

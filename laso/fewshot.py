@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file,save_file
+from safetensors.torch import save_file
 from fastai.torch_core import to_device
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from .core import *
+from .files import *
 from .labels import *
 from .data import *
 from .features import *
@@ -117,6 +117,17 @@ class Views:
             raise InputError(f"expected views of these {len(sets)} support sets, found those of other sets; "
                              "compute the views again, with the same seed and number of sets")
 
+    def _whole(self):
+        "Itself, if sizes and types fit together; a `ValueError` otherwise."
+        (m,v,d),n,(s,k) = self.jitter.shape,len(self.mix_set),self.sets.shape
+        sizes = dict(rows=(m,), jitter=(m,v,d), mix_set=(n,), mix_pairs=(n,2), mix_lam=(n,), mix_x=(n,d), sets=(s,k))
+        for name,size in sizes.items():
+            o = getattr(self, name)
+            fractions = name in ('jitter', 'mix_lam', 'mix_x')
+            if o.shape != size or o.is_floating_point() != fractions or not o.isfinite().all(): raise ValueError(name)
+        if k < 4 or (self.sets[:,:3] < 0).any() or (self.sets[:,3:] < -1).any(): raise ValueError('sets')
+        return self
+
     def save(self,
         path:str|Path, # file to write
     ):
@@ -128,8 +139,8 @@ class Views:
         path:str|Path, # file that `save` wrote
     ):
         "Read a file of views."
-        try: return cls(**load_file(path))
-        except (OSError, TypeError, SafetensorError):
+        try: return cls(**read_tensors(path)[0])._whole()
+        except (TypeError, ValueError):
             found = 'something else' if Path(path).exists() else 'no file'
             raise InputError(f"expected views of support sets in {path}, found {found}; compute them with "
                              "`laso extract`") from None
@@ -243,6 +254,19 @@ def _score(jobs, valid, y_valid, head, device, options):
     return torch.cat(res).tolist()
 
 # %% ../nbs/43_fewshot.ipynb #5bb14256
+def _check_sets(table, sets, views):
+    "Refuse support sets and views of another table, and sets in which a class has no example."
+    if bad := sorted({int(i) for s in sets for i in s.rows if not 0 <= i < len(table)}):
+        raise InputError(f"expected support sets of the {len(table)} rows of the features, found rows {name_all(bad)}; "
+                         "draw them from these features")
+    lack = [f'{table.novel_vocab[c]} in set {i}' for i,s in enumerate(sets)
+            for c in (table.novel_labels[s.rows].sum(0) == 0).nonzero().flatten().tolist()]
+    if lack: raise InputError(f"expected an example of every novel class in each support set, found none of "
+                              f"{name_all(lack)}; draw the sets again")
+    if views and views.jitter.shape[2] != table.width:
+        raise InputError(f"expected views of width {table.width}, found {views.jitter.shape[2]}; "
+                         "compute them with the backbone of these features")
+
 def fewshot(
     table:FeatureTable, # features with labels and splits
     ops:SetOps|None=None, # learned operators; without them no `laso` method
@@ -260,7 +284,9 @@ def fewshot(
     "Train a head for every support set and method, and score it on the validation images."
     if head not in HEADS:
         raise InputError(f"expected a head of {', '.join(HEADS)}, found {head!r}; choose one of these")
+    check_splits(table)
     sets = support_sets(table) if sets is None else sets
+    _check_sets(table, sets, views)
     possible = lambda m: (ops or not m.startswith('laso')) and (views or m not in ('jitter', 'mixup'))
     methods = list(filter(possible, METHODS)) if methods is None else methods
     y,rows = table.novel_labels,table.valid_ids

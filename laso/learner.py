@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import Tensor
 from .core import *
+from .labels import *
 from .features import *
 from .operators import *
 from .losses import *
@@ -119,6 +120,7 @@ def laso_learner(
     **kwargs,
 ) -> LasoLearner:
     "A learner for operators on the base classes of `table`; validation images and novel labels are not touched."
+    check_splits(table)
     rows,held = _dev_split(table, dev, drop_novel, seed)
     x,y,w = table.x,table.base_labels,weights or LossWeights()
     with no_random(seed): ops = set_ops(ops, x.shape[1]) if isinstance(ops, str) else ops

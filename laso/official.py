@@ -11,13 +11,14 @@ __all__ = ['IMAGENET', 'read_weights', 'paper_net', 'residual_nets', 'Discrimina
            'load_official']
 
 # %% ../nbs/22_official.ipynb #3fb54be7
-import pickle,re
+import pickle,re,zipfile
 from dataclasses import dataclass
 from pathlib import Path
 import timm
 import torch
 from torch import nn,Tensor
 from .core import *
+from .files import *
 from .operators import *
 from .backbones import *
 
@@ -26,18 +27,33 @@ _MORE = ("expected a file of weights alone, found more in {}, which could run co
          'container without network and files: python -c "import torch; torch.save(torch.load(\'IN\', '
          'weights_only=False).state_dict(), \'OUT\')"')
 
+def _check_sizes(file):
+    "PyTorch never compresses, so what a file holds can't be larger than the file."
+    n = Path(file).stat().st_size
+    if n > TENSORS: raise ValueError('too large')
+    if not zipfile.is_zipfile(file): return
+    with zipfile.ZipFile(file) as z:
+        if sum(o.file_size for o in z.infolist()) > n: raise ValueError('compressed')
+
 def read_weights(
     file:str|Path, # a checkpoint: tensors by name, or a dictionary with such a one under `state_dict`
 ) -> dict: # name -> Tensor
     "The tensors of a checkpoint; raises `InputError` for a file that holds anything else."
-    try: sd = torch.load(file, map_location='cpu', weights_only=True)
+    try:
+        _check_sizes(file)
+        sd = torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError: raise InputError(_MORE.format(file)) from None
     except Exception as e:
         raise InputError(f"expected a checkpoint of PyTorch, found {file} ({type(e).__name__}); "
                          "give another file") from None
     if isinstance(sd, dict) and isinstance(sd.get('state_dict'), dict): sd = sd['state_dict']
-    if not isinstance(sd, dict) or not sd or not all(isinstance(v, Tensor) for v in sd.values()):
+    named = isinstance(sd, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k,v in sd.items())
+    if not named or not sd:
         raise InputError(f"expected tensors by name in {file}, found something else; give a file of weights")
+    whole = lambda t: t.layout == torch.strided and t.numel()*t.element_size() <= t.untyped_storage().nbytes()
+    if bad := [k for k,v in sd.items() if not whole(v)]:
+        raise InputError(f"expected tensors with all their numbers in {file}, found fewer for {name_all(bad)}; "
+                         "give a file of weights")
     return {k.removeprefix('module.'): v for k,v in sd.items()}   # the prefix of DataParallel
 
 # %% ../nbs/22_official.ipynb #09537e0b
@@ -53,14 +69,13 @@ def _rename(sd, names):
         return k
     return {new(k): v for k,v in sd.items()}
 
-def _fill(module, sd, file):
-    "Load `sd`, which must fit to the last tensor; returns `module` in evaluation mode."
-    own = {k: v.shape for k,v in module.state_dict().items()}
-    bad = [k for k in {**own, **sd} if k not in sd or own.get(k) != sd[k].shape]
-    if bad: raise InputError(f"expected the released network in {Path(file).name}, found tensors that are absent, of "
-                             f"another shape or too many: {name_all(bad)}; give the authors' file")
-    module.load_state_dict(sd)
-    return module.eval().requires_grad_(False)
+def _fill(make, sd, file):
+    "The network that `make` makes with `sd`, which must fit to the last tensor; in evaluation mode."
+    try: return fill(make, sd).requires_grad_(False)
+    except (ValueError, TypeError, IndexError, RuntimeError) as e:
+        found = e if isinstance(e, ValueError) else 'other tensors'
+        raise InputError(f"expected the released network in {Path(file).name}, found {found}; give the authors' "
+                         "file") from None
 
 # %% ../nbs/22_official.ipynb #a36ac1e4
 def paper_net(
@@ -72,7 +87,7 @@ def paper_net(
     if '0.weight' not in sd or '8.weight' not in sd:
         raise InputError(f"expected an operator of the paper in {file}, found {name_all(list(sd))}; "
                          "give the authors' file")
-    return _fill(PaperNet(op, len(sd['8.weight']), h=len(sd['0.weight'])), sd, file)
+    return _fill(lambda: PaperNet(op, len(sd['8.weight']), h=len(sd['0.weight'])), sd, file)
 
 # %% ../nbs/22_official.ipynb #9036924c
 def residual_nets(
@@ -85,7 +100,7 @@ def residual_nets(
         if 'last.weight' not in part:
             raise InputError(f"expected three operators in {file}, found none for the {op}; give the authors' file")
         n = len({k.split('.')[1] for k in part if k.startswith('blocks.')})
-        res[op] = _fill(ResidualNet(op, len(part['last.weight']), n_blocks=n), part, file)
+        res[op] = _fill(lambda: ResidualNet(op, len(part['last.weight']), n_blocks=n), part, file)
     return res
 
 # %% ../nbs/22_official.ipynb #d42cb8f4
@@ -111,7 +126,8 @@ def discriminator(
     if not {'0.weight', '11.weight'} <= sd.keys():
         raise InputError(f"expected the paper's discriminator in {file}, found {name_all(list(sd))}; "
                          "give the authors' file")
-    return _fill(Discriminator(sd['0.weight'].shape[1], len(sd['11.weight']), h=len(sd['0.weight'])), sd, file)
+    make = lambda: Discriminator(sd['0.weight'].shape[1], len(sd['11.weight']), h=len(sd['0.weight']))
+    return _fill(make, sd, file)
 
 # %% ../nbs/22_official.ipynb #613e70dc
 IMAGENET = dict(mean=(.485,.456,.406), std=(.229,.224,.225))
@@ -126,9 +142,9 @@ def base_model(
     "The backbone and the classifier that `sd` holds."
     fc = {k.removeprefix('fc.'): v for k,v in sd.items() if k.startswith('fc.')}
     body = {k: v for k,v in sd.items() if not k.startswith(('fc.', 'AuxLogits.'))}
-    head = _fill(nn.Linear(*fc['weight'].shape[::-1]), fc, file) if 'weight' in fc else None
+    head = _fill(lambda: nn.Linear(*fc['weight'].shape[::-1]), fc, file) if 'weight' in fc else None
     if not body: return None,head
-    net = _fill(timm.create_model(name, pretrained=False, num_classes=0), body, file)
+    net = _fill(lambda: timm.create_model(name, pretrained=False, num_classes=0), body, file)
     size = size or (299 if name == 'inception_v3' else 224)
     res = Backbone(net, name, size=size, **{**IMAGENET, **norm}).eval()
     res.finetuned = True

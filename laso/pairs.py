@@ -25,7 +25,7 @@ def _tables(labels):
     m = np.asarray(labels) > 0
     shared = m.sum(0) > 1
     if not shared.any():
-        raise ValueError(f"expected a class that two images show, found none among {len(m)} images; add images")
+        raise InputError(f"expected a class that two images show, found none among {len(m)} images; add images")
     return m, [np.flatnonzero(c) for c in m.T], [np.flatnonzero(r & shared) for r in m], np.flatnonzero(shared)
 
 # %% ../nbs/30_pairs.ipynb #0052c14f
@@ -40,7 +40,7 @@ def draw_pairs(
     hist,res,tries = rng.random(m.shape[1])*.5, [], 0
     while len(res) < n_pairs:
         if tries == 100*(n_pairs+100):
-            raise ValueError(f"expected {n_pairs} pairs in which x shows what y does not, found {len(res)}; "
+            raise InputError(f"expected {n_pairs} pairs in which x shows what y does not, found {len(res)}; "
                              "add images with other labels")
         tries,(u,v) = tries+1,rng.random(2)
         x = _pick(rows[_least(hist, shared)], u)
@@ -61,7 +61,8 @@ def balanced_rows(
     m = np.asarray(labels) > 0
     rows,shown = [np.flatnonzero(c) for c in m.T],np.flatnonzero(m.any(0))
     hist,res = rng.random(m.shape[1])*.5,[]
-    if not len(shown): raise ValueError(f"expected a class that an image shows, found none among {len(m)} images")
+    if not len(shown):
+        raise InputError(f"expected a class that an image shows, found none among {len(m)} images; label some")
     for u in rng.random(len(m) if n is None else n):
         res.append(_pick(rows[_least(hist, shown)], u))
         hist[m[res[-1]]] += 1

@@ -9,12 +9,14 @@ anything. `compare_runs` puts the scores of two runs beside one another, with pa
 __all__ = ['environment', 'write_report', 'read_run', 'compare_runs']
 
 # %% ../nbs/53_report.ipynb #ad50e4e2
-import base64,json,platform
+import base64,platform
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 import pandas as pd
+from pandas.errors import InvalidIndexError
 from .core import *
+from .files import *
 from .metrics import *
 
 # %% ../nbs/53_report.ipynb #53b96313
@@ -85,9 +87,9 @@ def read_run(
     if not file.is_file():
         raise InputError(f"expected results.json in {folder}, found none; give a folder that laso bench wrote")
     try:
-        res = json.loads(file.read_text(encoding='utf-8'))
+        res = read_json(file)
         if res['data']['name'] and {'operators', 'fewshot', 'untouched', 'seed'} <= res.keys(): return res
-    except (ValueError, KeyError, TypeError, RecursionError): pass
+    except (ValueError, KeyError, TypeError): pass
     raise InputError(f"expected the results of a run in {file}, found something else; run laso bench again")
 
 def compare_runs(
@@ -98,7 +100,11 @@ def compare_runs(
     if a['data'] != b['data']:
         raise InputError(f"expected two runs on the same data and classes, found {a['data']['name']} and "
                          f"{b['data']['name']}, or other splits; compare runs with the same --data and --seed")
-    return {'Operators: mAP': _compare_operators(a, b), 'Few-shot: mAP on the novel classes': _compare_fewshot(a, b)}
+    try: return {'Operators: mAP': _compare_operators(a, b),
+                 'Few-shot: mAP on the novel classes': _compare_fewshot(a, b)}
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidIndexError):   # of files that came from anywhere
+        raise InputError("expected scores of operators and few-shot heads in both runs, found others in one of them; "
+                         "run laso bench again") from None
 
 def _compare_operators(a, b):
     keys = ['classes', 'op', 'operator']

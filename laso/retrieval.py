@@ -12,6 +12,7 @@ __all__ = ['label_iou', 'nearest', 'query_iou', 'retrieval_iou', 'faiss_index']
 # %% ../nbs/42_retrieval.ipynb #6e344cd1
 import torch
 from torch import Tensor
+from .core import *
 
 # %% ../nbs/42_retrieval.ipynb #7d585387
 def label_iou(
@@ -44,7 +45,9 @@ def _within(rough, err, k, exclude):
         row,col = (exclude >= 0).nonzero().T
         rough[row, exclude[row, col]] = torch.inf
     kth = rough.topk(k, dim=1, largest=False).values[:,-1:]
-    if kth.isinf().any(): raise ValueError(f"expected at least k={k} rows of the database that are not excluded")
+    if kth.isinf().any():
+        raise InputError(f"expected at least k={k} rows of the database that are not excluded, found fewer; "
+                         "add pictures")
     return (rough <= kth+2*err).nonzero().T
 
 def _nearest(q, b, rough_q, rough_b, norms, k, exclude, metric):
@@ -64,7 +67,8 @@ def _check_rows(q, b, k, metric):
                          f"got {tuple(q.shape)} and {tuple(b.shape)}")
     if not (q.abs() < 1e15).all():
         raise ValueError("expected finite features below 1e15, got larger ones, infinity or NaN")
-    if not 1 <= k <= len(b): raise ValueError(f"expected k between 1 and the {len(b)} rows of the database, got {k}")
+    if not 1 <= k <= len(b):
+        raise InputError(f"expected k between 1 and the {len(b)} rows of the database, found {k}; add pictures")
     if metric not in ('l2', 'l1'): raise ValueError(f"expected metric 'l2' or 'l1', got {metric!r}")
 
 def _check_exclude(exclude, n_queries, n):

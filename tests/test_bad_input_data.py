@@ -15,7 +15,7 @@ GOOD = [('a.jpg', 'dog cat', 'False'), ('b.jpg', 'cat', 'False'), ('c.jpg', 'cat
 
 def jpeg(file):
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(file)
+    Image.fromarray(np.random.default_rng(list(file.name.encode())).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(file)
 
 @pytest.fixture
 def folder(tmp_path):
@@ -161,18 +161,18 @@ def test_stale(folder, cache):
     (np.zeros((3, 4)), ['float32', 'float64']),
     (np.zeros((2, 4), np.float32), ['(3, d)', '(2, 4)']),
     (np.zeros(3, np.float32), ['(3,)']),
-    (np.array([[0, 1], [np.inf, 0], [np.nan, 0]], np.float32), ['first in row 1']),
+    (np.array([[0, 1], [np.inf, 0], [np.nan, 0]], np.float32), ['found others in row 1, 2 (2 in all)']),
 ])
 def test_features(tmp_path, refused, x, parts):
     rest = (torch.eye(3), ['a', 'b', 'c'], torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
     refused(lambda: FeatureTable(x, *rest), *parts)
-    FeatureTable(torch.zeros(3, 4), *rest).save(tmp_path/'t')
+    FeatureTable(torch.eye(3, 4), *rest).save(tmp_path/'t')
     np.save(tmp_path/'t'/'features.npy', x)
     refused(lambda: load_features(tmp_path/'t'), *parts)
 
 def test_no_pickle(tmp_path, refused):
     rest = (torch.eye(3), ['a', 'b', 'c'], torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
-    FeatureTable(torch.zeros(3, 4), *rest).save(tmp_path/'t')
+    FeatureTable(torch.eye(3, 4), *rest).save(tmp_path/'t')
     np.save(tmp_path/'t'/'features.npy', np.array([print], dtype=object), allow_pickle=True)
     refused(lambda: load_features(tmp_path/'t'), 'array of numbers')
     torch.save(dict(a=print), tmp_path/'w.safetensors')
@@ -181,7 +181,7 @@ def test_no_pickle(tmp_path, refused):
 @pytest.mark.parametrize('text', ['', '[]', '{"labels": [[0]]}', 'no json'])
 def test_features_json(tmp_path, refused, text):
     rest = (torch.eye(3), ['a', 'b', 'c'], torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
-    FeatureTable(torch.zeros(3, 4), *rest).save(tmp_path/'t')
+    FeatureTable(torch.eye(3, 4), *rest).save(tmp_path/'t')
     (tmp_path/'t'/'features.json').write_text(text)
     refused(lambda: load_features(tmp_path/'t'), 'labels of the features')
 

@@ -133,7 +133,7 @@ def lost(n): return change(annotations=[dict(image_id=i, category_id=1) for i in
     (lambda _: '', ['expected images, categories and annotations', 'instances_train2014.json', 'line 1']),
     (lambda notes: json.dumps(notes)[:-9], ['instances_train2014.json']),
     (lambda _: b'\xff\xfe{}', ['instances_train2014.json']),
-    (lambda _: '['*100_000, ['another structure']),
+    (lambda _: '['*100_000, ['lists within lists']),
     (lambda _: '[]', ['another structure']),
     (lambda _: '3', ['another structure']),
     (without('images'), ["no 'images'"]), (without('categories'), ["no 'categories'"]), (without('annotations'), ["no 'annotations'"]),
@@ -143,7 +143,7 @@ def lost(n): return change(annotations=[dict(image_id=i, category_id=1) for i in
     (change(images=[dict(id=1, file_name=3)], annotations=[]), ['another structure']),
     (change(annotations=[dict(id=1, category_id=1)]), ["no 'image_id'"]),
     (change(annotations=[dict(id=1, image_id=1000)]), ["no 'category_id'"]),
-    (add('annotations', id=-1, image_id=1000, category_id=1, bbox=3), ['another structure']),
+    (add('annotations', id=-1, image_id=1000, category_id=1, bbox=3), ['boxes of four numbers', 'annotations -1;']),
     (add('annotations', id=-1, image_id=77, category_id=1), ['image_id of every annotation', 'unlisted 77;']),
     (add('annotations', id=-1, image_id='1000', category_id=1), ['image_id of every annotation', 'unlisted 1000;']),
     (add('annotations', id=-1, image_id=1000, category_id=12), ['category_id of every annotation', 'unlisted 12;']),
@@ -325,7 +325,7 @@ def test_celeba_files(tmp_path, refused):
 def fastai(tmp_path, monkeypatch):
     "`fastai(**files)`: these copies are what fastai's download gives."
     asked = []
-    monkeypatch.setattr(layouts, 'untar_data', lambda url: asked.append(url) or tmp_path/Path(url).stem)
+    monkeypatch.setattr(layouts, '_download', lambda url: asked.append(url) or tmp_path/Path(url).stem)
     return tmp_path,asked
 
 def test_fastai_pascal(fastai):
@@ -362,7 +362,7 @@ def test_fastai_planet(fastai):
 @pytest.mark.parametrize('error', [ConnectionError('a\nb'), OSError(28, 'full'), Exception('Downloaded file is corrupt')])
 def test_fastai_without_network(monkeypatch, refused, error):
     def fail(url): raise error
-    monkeypatch.setattr(layouts, 'untar_data', fail)
+    monkeypatch.setattr(layouts, '_download', fail)
     refused(lambda: load_data('fastai:COCO_TINY'), 'download COCO_TINY', type(error).__name__)
     refused(lambda: load_data('fastai:MNIST'), "found 'MNIST'", 'PASCAL_2007, COCO_SAMPLE')
 

@@ -54,7 +54,7 @@ def test_version(laso):
 def test_bad_input(world, taught, laso, tmp_path):
     (tmp_path/'text.jpg').write_text('no picture')
     (tmp_path/'empty').mkdir()
-    for args,part in [(('tag', tmp_path/'none', world[0]/'new'), 'found no file'), (('tag', taught, 'no.jpg'), 'found no file'),
+    for args,part in [(('tag', tmp_path/'none', world[0]/'new'), 'found no file'), (('tag', taught, 'no.jpg'), 'no.jpg (no file)'),
                       (('tag', taught, tmp_path/'text.jpg'), 'text.jpg'), (('tag', taught, tmp_path/'empty'), 'at least one picture'),
                       (('teach', tmp_path/'empty'), 'sub-folder of pictures'), (('teach', tmp_path/'none'), 'found no'),
                       (('teach', world[0]/'taught', '--run', tmp_path), 'results.json'),
