@@ -324,6 +324,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'laso.losses.LaSOLoss.__init__': ('losses.html#lasoloss.__init__', 'laso/losses.py'),
                              'laso.losses.LossWeights': ('losses.html#lossweights', 'laso/losses.py'),
                              'laso.losses._both_ways': ('losses.html#_both_ways', 'laso/losses.py'),
+                             'laso.losses._cross_entropy': ('losses.html#_cross_entropy', 'laso/losses.py'),
                              'laso.losses._twice': ('losses.html#_twice', 'laso/losses.py'),
                              'laso.losses._wide': ('losses.html#_wide', 'laso/losses.py'),
                              'laso.losses.focal_loss': ('losses.html#focal_loss', 'laso/losses.py'),

@@ -112,6 +112,10 @@ def _wide(x):
     "`x` in float32 at least: in 16 bits sums of logits and squares overflow."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
+def _cross_entropy(logits, target):
+    z = _wide(logits)
+    return F.binary_cross_entropy_with_logits(z, target.to(z.dtype))   # which would round to the targets' format
+
 def focal_loss(
     logits:Tensor, # (bs, n_lbl), finite
     target:Tensor, # (bs, n_lbl) in {0,1}
@@ -131,7 +135,7 @@ class LaSOLoss:
         unit:float=1., # length in which differences of features are measured, above 0; 1 is the paper's
     ):
         self.weights = weights or LossWeights()
-        self.classify = focal_loss if focal else F.binary_cross_entropy_with_logits
+        self.classify = focal_loss if focal else _cross_entropy
         self.distance,self.unit,self.terms = (F.l1_loss if l1 else F.mse_loss),unit,{}
 
     def __call__(self,
@@ -142,7 +146,7 @@ class LaSOLoss:
         f,z,t,self.terms = out['features'],out['logits'],targets(lx, ly),{}
         for name,w in asdict(self.weights).items():
             if not w: continue
-            if name in TERMS: parts = [self.classify(_wide(z[k]), t[k]) for k in TERMS[name]]
+            if name in TERMS: parts = [self.classify(z[k], t[k]) for k in TERMS[name]]
             else: parts = [self.distance(_wide(f[b])/self.unit, _wide(f[a])/self.unit)
                            for a,b in ALIKE[name] if f[a] is not f[b]]
             self.terms[name] = w*sum(parts)
