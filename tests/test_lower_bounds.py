@@ -48,7 +48,8 @@ def environment(place, python, pins):
     if subprocess.run(['uv', 'python', 'find', '--no-python-downloads', python], capture_output=True).returncode:
         pytest.skip(f'needs Python {python}')
     uv(place, 'venv', '--python', python, venv)
-    uv(place, 'pip', 'install', '--python', venv, f"laso[{','.join(EXTRAS)}] @ {(place/'repo').as_uri()}", *TOOLS, *(f'{k}=={v}' for k,v in pins.items()))
+    laso = f"laso[{','.join(EXTRAS)}] @ {(place/'repo').as_uri()}"
+    uv(place, 'pip', 'install', '--python', venv, laso, *TOOLS, *(f'{k}=={v}' for k,v in pins.items()))
     uv(place, 'pip', 'check', '--python', venv)
     return venv
 
