@@ -15,6 +15,7 @@ from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 from .core import *
 from .metrics import *
+from .metrics import _check
 from .retrieval import *
 
 # %% ../nbs/42b_decisions.ipynb #77ba7854
@@ -22,15 +23,18 @@ def _f1(tp, n_pred, n_true):
     "2 tp/(n_pred+n_true), and 0 where nothing is decided and nothing is there."
     return 2*tp/(n_pred+n_true).clamp(min=1)
 
+def _decided(scores, threshold):
+    "Where scores are above the threshold, which would be rounded itself if it were compared in 16 bits."
+    if bad := scores.isnan().sum().item(): raise ValueError(f"expected scores that are numbers, got {bad} that are NaN")
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)) > threshold
+
 def decision_scores(
     scores:Tensor, # logits, (..., n, n_lbl)
     targets:Tensor, # labels in {0,1}, (n, n_lbl) for all or (..., n, n_lbl)
     *, threshold:float=0., # a class is there if its score is above this
 ) -> dict: # macro_f1, micro_f1 and iou, each (...) in [0,1]
     "Scores of the decisions; macro F1 leaves out classes without a positive, as `mean_ap` does."
-    if targets.shape not in (scores.shape, scores.shape[-2:]):
-        raise ValueError(f"expected targets of shape {tuple(scores.shape[-2:])}, got {tuple(targets.shape)}")
-    pred,true = (scores > threshold).float(),targets.float().expand(scores.shape)
+    pred,true = _decided(scores, threshold).float(),_check(scores, targets).float()
     tp,n_pred,n_true = (o.sum(-2) for o in (pred*true, pred, true))
     macro = _f1(tp, n_pred, n_true).masked_fill(n_true == 0, torch.nan).nanmean(-1)
     micro = _f1(tp.sum(-1), n_pred.sum(-1), n_true.sum(-1))
@@ -44,7 +48,7 @@ def class_scores(
     *, threshold:float=0., # a class is there if its score is above this
 ) -> pd.DataFrame: # a row for each class, the best first
     "Average precision, precision and recall of each class; NaN where it has no positive or no decision."
-    pred,true = scores > threshold,targets > 0
+    pred,true = _decided(scores, threshold),targets > 0
     tp,n_pred,n_true = ((pred & true).sum(0), pred.sum(0), true.sum(0))
     cols = dict(ap=average_precision(scores, targets), precision=tp/n_pred, recall=tp/n_true, n_positive=n_true)
     df = pd.DataFrame({k: v.tolist() for k,v in cols.items()}, index=pd.Index(vocab, name='class'))
@@ -56,9 +60,9 @@ def pr_curves(
     vocab:list, # class names, n_lbl
 ) -> pd.DataFrame: # columns class, threshold, precision, recall
     "scikit-learn's precision–recall curve of every class that has a positive."
-    parts = []
+    parts,columns = [],['class', 'threshold', 'precision', 'recall']
     for s,t,c in zip(scores.T.tolist(), targets.T.tolist(), vocab):
         if not any(t): continue
         p,r,at = precision_recall_curve(t, s)
-        parts.append(pd.DataFrame({'class': c, 'threshold': [*at, float('inf')], 'precision': p, 'recall': r}))
-    return pd.concat(parts, ignore_index=True)
+        parts.append(pd.DataFrame(dict(zip(columns, (c, [*at, float('inf')], p, r)))))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -108,14 +108,22 @@ ALIKE = dict(sym=(('union','union_yx'), ('intersection','intersection_yx')), mc=
                              for s in ('','_yx')))
 
 # %% ../nbs/21_losses.ipynb #b39a909e
+def _wide(x):
+    "`x` in float32 at least: in 16 bits sums of logits and squares overflow."
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+def _cross_entropy(logits, target):
+    z = _wide(logits)
+    return F.binary_cross_entropy_with_logits(z, target.to(z.dtype))   # which would round to the targets' format
+
 def focal_loss(
-    logits:Tensor, # (bs, n_lbl)
+    logits:Tensor, # (bs, n_lbl), finite
     target:Tensor, # (bs, n_lbl) in {0,1}
-    gamma:float=2., # how strongly easy cases are discounted; 0 is the binary cross-entropy
+    gamma:float=2., # how strongly easy cases are discounted, at least 0; 0 is the binary cross-entropy
 ) -> Tensor: # scalar
     "Binary cross-entropy times $(1-p_t)^γ$ (Lin et al., 2017)."
-    ce = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
-    return (ce*(1 - torch.exp(-ce))**gamma).mean()
+    z = _wide(logits)*(1 - 2*target)   # the logit of the wrong answer, whose probability is 1-p_t
+    return (torch.exp(gamma*F.logsigmoid(z))*-F.logsigmoid(-z)).mean()
 
 # %% ../nbs/21_losses.ipynb #8caf4288
 class LaSOLoss:
@@ -127,7 +135,7 @@ class LaSOLoss:
         unit:float=1., # length in which differences of features are measured, above 0; 1 is the paper's
     ):
         self.weights = weights or LossWeights()
-        self.classify = focal_loss if focal else F.binary_cross_entropy_with_logits
+        self.classify = focal_loss if focal else _cross_entropy
         self.distance,self.unit,self.terms = (F.l1_loss if l1 else F.mse_loss),unit,{}
 
     def __call__(self,
@@ -138,8 +146,8 @@ class LaSOLoss:
         f,z,t,self.terms = out['features'],out['logits'],targets(lx, ly),{}
         for name,w in asdict(self.weights).items():
             if not w: continue
-            if name in TERMS: parts = [self.classify(z[k].float(), t[k]) for k in TERMS[name]]
-            else: parts = [self.distance(f[b].float()/self.unit, f[a].float()/self.unit)
+            if name in TERMS: parts = [self.classify(z[k], t[k]) for k in TERMS[name]]
+            else: parts = [self.distance(_wide(f[b])/self.unit, _wide(f[a])/self.unit)
                            for a,b in ALIKE[name] if f[a] is not f[b]]
             self.terms[name] = w*sum(parts)
         return sum(self.terms.values())

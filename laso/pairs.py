@@ -43,13 +43,15 @@ def draw_pairs(
             raise InputError(f"expected {n_pairs} pairs in which x shows what y does not, found {len(res)}; "
                              "add images with other labels")
         tries,(u,v) = tries+1,rng.random(2)
-        x = _pick(rows[_least(hist, shared)], u)
+        c = _least(hist, shared)
+        x = _pick(rows[c], u)
         y = _pick(rows[_least(hist, classes[x])], v)
-        if x == y or different and not (m[x] & ~m[y]).any(): hist[classes[x]] += .1   # or it would be tried forever
+        if x == y or different and not (m[x] & ~m[y]).any():   # or it would be tried forever
+            hist[classes[x] if tries < 10*(len(res)+10) else c] += .1   # the other classes of x too, unless it's stuck
         else:
             hist[m[x]] += 1; hist[m[y]] += 1
             res.append((x, y))
-    return torch.tensor(np.array(res).reshape(-1, 2))
+    return torch.tensor(np.array(res, np.int64).reshape(-1, 2))
 
 # %% ../nbs/30_pairs.ipynb #2c645d68
 def balanced_rows(
@@ -66,7 +68,7 @@ def balanced_rows(
     for u in rng.random(len(m) if n is None else n):
         res.append(_pick(rows[_least(hist, shown)], u))
         hist[m[res[-1]]] += 1
-    return torch.tensor(np.array(res))
+    return torch.tensor(np.array(res, np.int64))
 
 # %% ../nbs/30_pairs.ipynb #ff045743
 class _Pairs:

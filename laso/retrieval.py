@@ -21,7 +21,8 @@ def label_iou(
 ) -> Tensor: # (...) in [0,1]
     "Intersection over union of label sets; two empty sets are equal and give 1."
     if a.shape[-1] != b.shape[-1]: raise ValueError(f"expected b with {a.shape[-1]} classes, got {b.shape[-1]}")
-    inter,union = (a*b).sum(-1),torch.maximum(a, b).sum(-1)
+    exact = torch.promote_types(a.dtype, torch.float32)   # 16 bits do not count beyond 256 or 2048
+    inter,union = (o.sum(-1, dtype=exact) for o in (a*b, torch.maximum(a, b)))
     return torch.where(union > 0, inter/union, 1.)
 
 # %% ../nbs/42_retrieval.ipynb #50e2ec2b

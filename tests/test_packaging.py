@@ -33,6 +33,7 @@ def test_metadata(wheel):
     cfg,meta = settings(),message_from_string(read(wheel, '.dist-info/METADATA'))
     assert [meta[k] for k in ('Name', 'Version', 'Summary')] == [cfg[k] for k in ('lib_name', 'version', 'description')]
     assert meta['Requires-Python'] == '>=3.10'
+    assert meta.get_all('Classifier') == [f'Programming Language :: Python :: {v}' for v in cfg['pythons'].split()]
     reqs = meta.get_all('Requires-Dist')
     dev = [re.sub(r'(;| and )\s*extra == .dev.', '', r) for r in reqs if re.search('extra == .dev.', r)]
     assert same(r for r in reqs if 'extra ==' not in r) == same(cfg['requirements'].split())
