@@ -6,7 +6,9 @@ classes can be turned into many. The method is that of
 
 Modules:
 
+- `laso.adapt`: Operators that start from the best blend and are judged by classifiers that have not seen their pictures
 - `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
+- `laso.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
 - `laso.blends`: Mixtures of what two pictures have: a family of operators without learned parameters, and one that starts from its best member
 - `laso.checkpoints`: A training that was stopped goes on, and ends with the same bits
@@ -43,8 +45,10 @@ Modules:
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scale`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.stack`: Prototypes and heads that learn from support pictures, from pictures like them, and from what an operator makes of both
 - `laso.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
 - `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
+- `laso.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
 - `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.taghead`: From a few feature vectors with tags to calibrated probabilities and a threshold for each tag, as a scikit-learn estimator"""
 

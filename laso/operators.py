@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from .core import *
 from .files import *
+from .blends import *
 
 # %% ../nbs/20_operators.ipynb #f49abdbc
 class Analytic(nn.Module):
@@ -135,7 +136,7 @@ class MixNet(nn.Module):
         return F.relu(out) if self.nonneg else out
 
 # %% ../nbs/20_operators.ipynb #a8da2012
-KINDS = dict(analytic=Analytic, paper=PaperNet, residual=ResidualNet, default=MixNet)
+KINDS = dict(analytic=Analytic, blend=Blend, adaptive=AdaptiveNet, paper=PaperNet, residual=ResidualNet, default=MixNet)
 
 # %% ../nbs/20_operators.ipynb #06299cd8
 class SetOps(nn.Module):
