@@ -7,6 +7,7 @@ classes can be turned into many. The method is that of
 Modules:
 
 - `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
+- `laso.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
