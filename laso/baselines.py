@@ -15,9 +15,7 @@ __all__ = ['BASELINES', 'GRIDS', 'Pool', 'LogisticHeads', 'RidgeHeads', 'MLProto
 from dataclasses import dataclass,replace
 from functools import cached_property,lru_cache
 from itertools import combinations
-import numpy as np
-import pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix,diags,identity,vstack
 from scipy.sparse.linalg import cg
@@ -43,33 +41,26 @@ class Pool:
         self._centre = lru_cache(16)(lambda x, _: F.normalize(F.normalize(x, dim=-1)-self.mean, dim=-1))
         self._near = lru_cache(16)(lambda x, _, k: _cosines(self.centred(x), self.z, k))
         self._graph,self.edges,self.base = (lru_cache(4)(f) for f in (self._graph, self._edges, self._base))
-
     def centred(self, x): return self._centre(x, _version(x))
     def positions(self, rows): return torch.searchsorted(self.rows, rows)
-
     @cached_property
     def z(self): return self.centred(self.x)
-
     @cached_property
     def factor(self):
         "(r, d) whose square is the covariance of centred vectors that base labels do not explain."
         y = torch.cat([self.y, torch.ones(len(self.y), 1)], 1)
         rest = self.z - y @ torch.linalg.lstsq(y, self.z, driver='gelsd').solution
         return torch.linalg.qr(rest/len(rest)**.5, mode='r').R
-
     def nearest(self, x, k, extra=None):
-        "Cosines and positions (n, k) of the nearest in the pool, followed by `extra`; nobody is his own neighbour there."
+        "Cosines and positions (n, k) of the nearest in the pool, followed by `extra`, where none is its own neighbour."
         sim,at = self._near(x, _version(x), k)
         if extra is None: return sim,at
         more = self.centred(x) @ self.centred(extra).T
         if x is extra: more.fill_diagonal_(-2)
         sim,i = torch.cat([sim, more], 1).topk(k)
         return sim,torch.cat([at, (len(self.x)+torch.arange(len(extra))).expand_as(more)], 1).gather(1, i)
-
     def graph(self, k, extra=None): return self._graph(k, extra, extra is None or _version(extra))
-
     def _edges(self, k): return _sparse(*_cosines(self.z, self.z, k, torch.arange(len(self.z))[:,None]), len(self.z))
-
     def _graph(self, k, extra, _):
         "Normalised weights between the k nearest of the pool and, after it, `extra`."
         w = self.edges(k)
@@ -80,7 +71,6 @@ class Pool:
         w = w + w.T
         d = diags(1/np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
         return (d @ w @ d).tocsr()
-
     def _base(self, power):
         "Means (n, d) of the base classes after `tukey`, and for each a matrix whose square is its covariance."
         x,y = tukey(self.x, power),self.y[:,self.y.sum(0) > 1] > 0
@@ -112,7 +102,6 @@ class LogisticHeads:
     "The exact logistic regression of `fit_heads`."
     l2:float=.1 # penalty on the weights, above 0
     centre:bool=False # minus the mean of the pool?
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(_scaled(x, pool, self.centre), y, _scaled(v, pool, self.centre), self.l2)
 
@@ -122,7 +111,6 @@ class RidgeHeads:
     "Ridge regression on the labels, with a free intercept."
     l2:float=.1 # penalty on the weights, above 0
     centre:bool=False # minus the mean of the pool?
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         x,v = _scaled(x, pool, self.centre),_scaled(v, pool, self.centre)
         mx,my = x.mean(0),y.mean(0)
@@ -145,7 +133,6 @@ class MLProtoNet:
 class LCProtonets:
     "Log-probability of the label combinations that contain a class, by the cosine with their prototypes."
     temperature:float=.1 # what cosines are divided by, above 0
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         combos = torch.zeros(len(c := sorted(set().union(*map(_subsets, y)))), y.shape[1])
         for row,labels in zip(combos, c): row[list(labels)] = 1
@@ -163,11 +150,10 @@ def _subsets(row, most=5):
 class NearestNeighbours:
     "Mean cosine with the `k` nearest examples of each class."
     k:int=1 # examples; a class with fewer uses all it has
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         sim = pool.centred(v) @ pool.centred(x).T
-        return torch.stack([sim[:,c].topk(min(self.k, int(c.sum()))).values.mean(1) if c.any() else sim.new_full((len(v),), -1)
-                            for c in y.T > 0], 1)
+        score = lambda c: sim[:,c].topk(min(self.k, int(c.sum()))).values.mean(1) if c.any() else -torch.ones(len(v))
+        return torch.stack([score(c) for c in y.T > 0], 1)
 
 # %% ../nbs/46_baselines.ipynb #8c2d0c47
 @dataclass
@@ -176,7 +162,6 @@ class LabelPropagation:
     k:int=10 # neighbours
     alpha:float=.8 # share of what comes from neighbours, in (0,1)
     transductive:bool=False # the pictures to be scored are part of the graph
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         extra = ([x] if rows is None else []) + ([v] if self.transductive else [])
         extra = torch.cat(extra) if len(extra) > 1 else extra[0] if extra else None
@@ -186,7 +171,6 @@ class LabelPropagation:
         sim,at = pool.nearest(v, self.k, extra)
         w = sim.clamp(min=0)**3
         return (w[...,None]*f[at]).sum(1)/w.sum(1, keepdim=True).clamp(min=1e-12)
-
     def spread(self, graph, y, rows):
         "Labels of all nodes, given those of `rows`."
         start,system = np.zeros((graph.shape[0], y.shape[1])),identity(graph.shape[0])-self.alpha*graph
@@ -199,7 +183,6 @@ class PoolSmoothing:
     "Prototypes of examples that are joined by the mean of their `k` nearest in the pool."
     k:int=10 # neighbours
     weight:float=1. # of their mean against the example
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         near = pool.z[pool.nearest(x, self.k)[1]].mean(1)
         return pool.centred(v) @ _prototypes(pool.centred(x)+self.weight*near, y).T
@@ -214,12 +197,10 @@ class GaussianHallucination:
     n:int=5 # samples around each example
     scale:float=.5 # of their deviation
     l2:float=.1 # penalty on the weights, above 0
-
     def made(self, x, y, pool, rng):
         "Features (n*len(x), d) and their labels."
         g = _normal(rng, self.n*len(x), len(pool.factor))
         return pool.centred(x).repeat(self.n, 1) + self.scale*(g @ pool.factor),y.repeat(self.n, 1)
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
@@ -239,7 +220,6 @@ class CovarianceTransfer:
     power:float=.5 # of `tukey`
     alpha:float=0. # added to every entry of the covariance
     l2:float=.1 # penalty on the weights, above 0
-
     def made(self, x, y, pool, rng):
         "Features (n*len(x), d) and their labels."
         means,spread = pool.base(self.power)
@@ -249,7 +229,6 @@ class CovarianceTransfer:
             noise = sum(_normal(rng, self.n, len(spread[c])) @ spread[c] for c in cs)/k**.5
             res.append((o+means[cs].sum(0))/(k+1) + noise + self.alpha**.5*_normal(rng, self.n, 1))
         return torch.cat(res),y.repeat_interleave(self.n, 0)
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(tukey(x, self.power), y, tukey(v, self.power), self.l2, self.made(x, y, pool, rng))
 
@@ -260,7 +239,6 @@ class FeatureMixup:
     n:int=5 # mixtures for each example
     beta:float=1. # both parameters of the Beta distribution of the shares
     l2:float=.1 # penalty on the weights, above 0
-
     def made(self, x, y, pool, rng):
         "Features (n*len(x), d) and their labels."
         rng = np.random.default_rng(0) if rng is None else rng
@@ -268,7 +246,6 @@ class FeatureMixup:
         lam = torch.from_numpy(rng.beta(self.beta, self.beta, (len(i), 1))).float()
         z = pool.centred(x)
         return lam*z[i]+(1-lam)*z[j],lam*y[i]+(1-lam)*y[j]
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
@@ -324,8 +301,9 @@ def pseudo_novel(
     is_valid[rng.permutation(len(rows))[:round(valid*len(rows))]] = True
     n_train,n_valid = labels[~is_valid].sum(0),labels[is_valid].sum(0)
     fit = ((n_train >= need) & (n_valid >= 3) & (n_train+n_valid < len(rows)/2)).nonzero().flatten()
-    if not len(fit): raise InputError(f"expected a base class that {need} training pictures and 3 others show, and fewer "
-                                      "than half of all, found none; label more pictures or lower `need`")
+    if not len(fit):
+        raise InputError(f"expected a base class that {need} training pictures and 3 others show, and fewer than half "
+                         "of all, found none; label more pictures or lower `need`")
     n = min(len(fit), labels.shape[1]-1, max(1, round(share*labels.shape[1])))
     novel = torch.zeros(labels.shape[1], dtype=torch.bool)
     novel[fit[rng.permutation(len(fit))[:n]]] = True

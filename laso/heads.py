@@ -43,7 +43,8 @@ def fit_heads(
     x,r = _with_bias(x),(x.new_ones(x.shape[:2]) if s is None else s.sqrt())[...,None]
     xs = r*x
     dual = x.shape[1] < x.shape[2]
-    k,m = (x @ xs.mT, xs @ xs.mT) if dual else (x, xs.mT @ xs)   # with w = xs.mT @ b, or w itself
+    k = x @ xs.mT if dual else x   # of the coefficients b of w = xs.mT @ b, or of w itself
+    m = r*k if dual else xs.mT @ xs
     inv = torch.cholesky_inverse(torch.linalg.cholesky(m/4 + l2*torch.eye(m.shape[1], device=x.device, dtype=x.dtype)))
     def step(w):
         g = r*((k @ w).sigmoid() - y)
