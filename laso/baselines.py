@@ -8,7 +8,7 @@ runs them on the same support sets, and `tune` chooses their settings on splits 
 
 # %% auto #0
 __all__ = ['BASELINES', 'GRIDS', 'Pool', 'LogisticHeads', 'RidgeHeads', 'MLProtoNet', 'LCProtonets', 'NearestNeighbours',
-           'LabelPropagation', 'PoolSmoothing', 'GaussianHallucination', 'tukey', 'CovarianceTransfer', 'FeatureMixup',
+           'LabelPropagation', 'PoolSmoothing', 'GaussianHallucination', 'CovarianceTransfer', 'FeatureMixup',
            'contest', 'pseudo_novel', 'tune']
 
 # %% ../nbs/46_baselines.ipynb #f7e8f38b
@@ -19,7 +19,6 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix,diags,identity,vstack
 from scipy.sparse.linalg import cg
-from torch import Tensor
 from .core import *
 from .features import *
 from .heads import *
@@ -72,8 +71,8 @@ class Pool:
         d = diags(1/np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
         return (d @ w @ d).tocsr()
     def _base(self, power):
-        "Means (n, d) of the base classes after `tukey`, and for each a matrix whose square is its covariance."
-        x,y = tukey(self.x, power),self.y[:,self.y.sum(0) > 1] > 0
+        "Means (n, d) of the base classes after `power`, and for each a matrix whose square is its covariance."
+        x,y = _tukey(self.x, power),self.y[:,self.y.sum(0) > 1] > 0
         means = torch.stack([x[c].mean(0) for c in y.T])
         return means,[(x[c]-m)/(c.sum()-1)**.5 for c,m in zip(y.T, means)]
 
@@ -91,9 +90,9 @@ def _scaled(x, pool, centre): return pool.centred(x) if centre else F.normalize(
 
 def _head(x, y, v, l2, made=None):
     "Logits of logistic regression; features that are made, with their labels, together weigh as much as the real ones."
-    s = None
+    s = torch.ones(1, len(x))
     if made is not None:
-        s = torch.cat([torch.ones(len(x)), torch.full((len(made[0]),), len(x)/len(made[0]))])[None]
+        s = torch.cat([s, torch.full((1, len(made[0])), len(x)/len(made[0]))], 1)
         x,y = torch.cat([x, made[0]]),torch.cat([y, made[1]])
     return apply_heads(fit_heads(x[None], y[None], s=s, l2=l2), v)[0]
 
@@ -205,32 +204,27 @@ class GaussianHallucination:
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #f2093b29
-def tukey(
-    x:Tensor, # features, (n, d)
-    power:float, # below 1 to lift what is small
-) -> Tensor: # (n, d) of norm 1
-    "Tukey's power of every number, its sign kept."
-    return F.normalize(x.sign()*x.abs()**power, dim=-1)
+def _tukey(x, power): return F.normalize(x.sign()*x.abs()**power, dim=-1)   # the sign is kept
 
 @dataclass
 class CovarianceTransfer:
     "Logistic heads on examples and samples from calibrated distributions."
     n:int=5 # samples for each example
     k:int=2 # base classes
-    power:float=.5 # of `tukey`
+    power:float=.5 # of every number (Tukey's transform)
     alpha:float=0. # added to every entry of the covariance
     l2:float=.1 # penalty on the weights, above 0
     def made(self, x, y, pool, rng):
         "Features (n*len(x), d) and their labels."
         means,spread = pool.base(self.power)
-        t,k = tukey(x, self.power),min(self.k, len(means))
+        t,k = _tukey(x, self.power),min(self.k, len(means))
         near,res = nearest(t, means, k)[1],[]
         for o,cs in zip(t, near.tolist()):
             noise = sum(_normal(rng, self.n, len(spread[c])) @ spread[c] for c in cs)/k**.5
             res.append((o+means[cs].sum(0))/(k+1) + noise + self.alpha**.5*_normal(rng, self.n, 1))
         return torch.cat(res),y.repeat_interleave(self.n, 0)
     def __call__(self, x, y, pool, v, rng=None, rows=None):
-        return _head(tukey(x, self.power), y, tukey(v, self.power), self.l2, self.made(x, y, pool, rng))
+        return _head(_tukey(x, self.power), y, _tukey(v, self.power), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #33afc72b
 @dataclass
@@ -244,8 +238,7 @@ class FeatureMixup:
         rng = np.random.default_rng(0) if rng is None else rng
         i,j = torch.from_numpy(rng.integers(len(x), size=(2, self.n*len(x))))
         lam = torch.from_numpy(rng.beta(self.beta, self.beta, (len(i), 1))).float()
-        z = pool.centred(x)
-        return lam*z[i]+(1-lam)*z[j],lam*y[i]+(1-lam)*y[j]
+        return tuple(lam*o[i]+(1-lam)*o[j] for o in (pool.centred(x), y))
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
@@ -316,12 +309,11 @@ def tune(
     grids:dict=GRIDS, # name to the methods to choose from
     *, n_shots:tuple=(1, 5), # examples of each class
     n_eps:int=10, # support sets of each table and number of shots
-    show:bool|None=None, # a progress bar; by default only in a terminal
 ) -> tuple: # table with method, setting, shot, map; and the best method under each name
     "Mean scores of all settings, and the setting of each method that is best on the average of shots."
     names = {f'{name} {i}': (name, m) for name,ms in grids.items() for i,m in enumerate(ms)}
     methods = {key: m for key,(_,m) in names.items()}
-    rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods, show=show)]
+    rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods)]
     mean = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack()
     best = {name: names[mean.loc[[k for k in names if names[k][0] == name]].mean(1).idxmax()][1] for name in grids}
     df = pd.DataFrame([dict(method=names[k][0], setting=str(names[k][1]), shot=shot, map=v)
