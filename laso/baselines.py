@@ -17,7 +17,7 @@ from functools import cached_property,lru_cache
 from itertools import combinations
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix,diags,identity,vstack
+from scipy.sparse import csr_matrix,diags,hstack,identity,vstack
 from scipy.sparse.linalg import cg
 from .core import *
 from .features import *
@@ -65,8 +65,7 @@ class Pool:
         w = self.edges(k)
         if extra is not None:
             n = len(self.x)+len(extra)
-            w = vstack([csr_matrix((w.data, w.indices, w.indptr), (len(self.x), n)),
-                        _sparse(*self.nearest(extra, k, extra), n)])
+            w = vstack([hstack([w, csr_matrix((len(self.x), len(extra)))]), _sparse(*self.nearest(extra, k, extra), n)])
         w = w + w.T
         d = diags(1/np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
         return (d @ w @ d).tocsr()
@@ -82,8 +81,8 @@ def _cosines(a, b, k, exclude=None):
 
 def _sparse(sim, at, n):
     "A row of weights for each vector: cosines, cubed, of its neighbours (Iscen et al., 2019)."
-    m,k = sim.shape
-    return csr_matrix((sim.clamp(min=0).double().numpy().ravel()**3, at.numpy().ravel(), np.arange(m+1)*k), (m, n))
+    w = sim.clamp(min=0).double().numpy().ravel()**3
+    return csr_matrix((w, at.numpy().ravel(), np.arange(len(at)+1)*at.shape[1]), (len(at), n))
 
 # %% ../nbs/46_baselines.ipynb #aad2c290
 def _scaled(x, pool, centre): return pool.centred(x) if centre else F.normalize(x, dim=-1)
@@ -112,9 +111,8 @@ class RidgeHeads:
     centre:bool=False # minus the mean of the pool?
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         x,v = _scaled(x, pool, self.centre),_scaled(v, pool, self.centre)
-        mx,my = x.mean(0),y.mean(0)
-        k = (x-mx) @ (x-mx).T + self.l2*torch.eye(len(x))
-        return (v-mx) @ ((x-mx).T @ torch.linalg.solve(k, y-my)) + my
+        x,v,my = x-x.mean(0),v-x.mean(0),y.mean(0)
+        return v @ (x.T @ torch.linalg.solve(x @ x.T + self.l2*torch.eye(len(x)), y-my)) + my
 
 # %% ../nbs/46_baselines.ipynb #2c1a9cca
 def _prototypes(z, member):
@@ -141,8 +139,8 @@ class LCProtonets:
 
 def _subsets(row, most=5):
     labels = row.nonzero().flatten().tolist()
-    return {c for r in (range(1, len(labels)+1) if len(labels) <= most else {1, len(labels)})
-            for c in combinations(labels, r)}
+    sizes = range(1, len(labels)+1) if len(labels) <= most else (1, len(labels))
+    return {c for r in sizes for c in combinations(labels, r)}
 
 # %% ../nbs/46_baselines.ipynb #372fcc5b
 @dataclass
@@ -170,8 +168,7 @@ class LabelPropagation:
         sim,at = pool.nearest(v, self.k, extra)
         w = sim.clamp(min=0)**3
         return (w[...,None]*f[at]).sum(1)/w.sum(1, keepdim=True).clamp(min=1e-12)
-    def spread(self, graph, y, rows):
-        "Labels of all nodes, given those of `rows`."
+    def spread(self, graph, y, rows): # labels of all nodes, given those of `rows`
         start,system = np.zeros((graph.shape[0], y.shape[1])),identity(graph.shape[0])-self.alpha*graph
         start[rows.numpy()] = y.numpy()
         return torch.from_numpy(np.stack([cg(system, b, rtol=1e-5)[0] for b in start.T], 1)).float()
@@ -196,8 +193,7 @@ class GaussianHallucination:
     n:int=5 # samples around each example
     scale:float=.5 # of their deviation
     l2:float=.1 # penalty on the weights, above 0
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         g = _normal(rng, self.n*len(x), len(pool.factor))
         return pool.centred(x).repeat(self.n, 1) + self.scale*(g @ pool.factor),y.repeat(self.n, 1)
     def __call__(self, x, y, pool, v, rng=None, rows=None):
@@ -214,8 +210,7 @@ class CovarianceTransfer:
     power:float=.5 # of every number (Tukey's transform)
     alpha:float=0. # added to every entry of the covariance
     l2:float=.1 # penalty on the weights, above 0
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         means,spread = pool.base(self.power)
         t,k = _tukey(x, self.power),min(self.k, len(means))
         near,res = nearest(t, means, k)[1],[]
@@ -233,8 +228,7 @@ class FeatureMixup:
     n:int=5 # mixtures for each example
     beta:float=1. # both parameters of the Beta distribution of the shares
     l2:float=.1 # penalty on the weights, above 0
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         rng = np.random.default_rng(0) if rng is None else rng
         i,j = torch.from_numpy(rng.integers(len(x), size=(2, self.n*len(x))))
         lam = torch.from_numpy(rng.beta(self.beta, self.beta, (len(i), 1))).float()
@@ -247,7 +241,6 @@ BASELINES = {'logistic': LogisticHeads(), 'ridge': RidgeHeads(), 'ml-protonet': 
     'lc-protonets': LCProtonets(), 'label-propagation': LabelPropagation(), 'nearest-neighbours': NearestNeighbours(),
     'pool-smoothing': PoolSmoothing(), 'gaussian': GaussianHallucination(),
     'covariance-transfer': CovarianceTransfer(), 'feature-mixup': FeatureMixup()}
-
 GRIDS = {
     'logistic': [LogisticHeads(l2, c) for l2 in (.03, .1, .3) for c in (False, True)],
     'ridge': [RidgeHeads(l2, c) for l2 in (.1, 1., 10.) for c in (False, True)],
@@ -300,8 +293,8 @@ def pseudo_novel(
     n = min(len(fit), labels.shape[1]-1, max(1, round(share*labels.shape[1])))
     novel = torch.zeros(labels.shape[1], dtype=torch.bool)
     novel[fit[rng.permutation(len(fit))[:n]]] = True
-    return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel,
-                        fnames=[table.fnames[i] for i in rows], meta=table.meta)
+    fnames = [table.fnames[i] for i in rows]
+    return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel, fnames=fnames, meta=table.meta)
 
 # %% ../nbs/46_baselines.ipynb #60fe2167
 def tune(
@@ -316,6 +309,5 @@ def tune(
     rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods)]
     mean = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack()
     best = {name: names[mean.loc[[k for k in names if names[k][0] == name]].mean(1).idxmax()][1] for name in grids}
-    df = pd.DataFrame([dict(method=names[k][0], setting=str(names[k][1]), shot=shot, map=v)
-                       for (k,shot),v in mean.stack().items()])
-    return df,best
+    rows = [(names[k][0], str(names[k][1]), shot, v) for (k,shot),v in mean.stack().items()]
+    return pd.DataFrame(rows, columns=['method', 'setting', 'shot', 'map']),best
