@@ -8,20 +8,17 @@ runs them on the same support sets, and `tune` chooses their settings on splits 
 
 # %% auto #0
 __all__ = ['BASELINES', 'GRIDS', 'Pool', 'LogisticHeads', 'RidgeHeads', 'MLProtoNet', 'LCProtonets', 'NearestNeighbours',
-           'LabelPropagation', 'PoolSmoothing', 'GaussianHallucination', 'tukey', 'CovarianceTransfer', 'FeatureMixup',
+           'LabelPropagation', 'PoolSmoothing', 'GaussianHallucination', 'CovarianceTransfer', 'FeatureMixup',
            'contest', 'pseudo_novel', 'tune']
 
 # %% ../nbs/46_baselines.ipynb #f7e8f38b
 from dataclasses import dataclass,replace
 from functools import cached_property,lru_cache
 from itertools import combinations
-import numpy as np
-import pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix,diags,identity,vstack
+from scipy.sparse import csr_matrix,diags,hstack,identity,vstack
 from scipy.sparse.linalg import cg
-from torch import Tensor
 from .core import *
 from .features import *
 from .heads import *
@@ -43,48 +40,39 @@ class Pool:
         self._centre = lru_cache(16)(lambda x, _: F.normalize(F.normalize(x, dim=-1)-self.mean, dim=-1))
         self._near = lru_cache(16)(lambda x, _, k: _cosines(self.centred(x), self.z, k))
         self._graph,self.edges,self.base = (lru_cache(4)(f) for f in (self._graph, self._edges, self._base))
-
     def centred(self, x): return self._centre(x, _version(x))
     def raw(self, at): return self._table.features(self.rows[at])
     def positions(self, rows): return torch.searchsorted(self.rows, rows)
-
     @cached_property
     def z(self): return self.centred(self.x)
-
     @cached_property
     def factor(self):
         "(r, d) whose square is the covariance of centred vectors that base labels do not explain."
         y = torch.cat([self.y, torch.ones(len(self.y), 1)], 1)
         rest = self.z - y @ torch.linalg.lstsq(y, self.z, driver='gelsd').solution
         return torch.linalg.qr(rest/len(rest)**.5, mode='r').R
-
     def nearest(self, x, k, extra=None):
-        "Cosines and positions (n, k) of the nearest in the pool, followed by `extra`; nobody is his own neighbour there."
+        "Cosines and positions (n, k) of the nearest in the pool, followed by `extra`, where none is its own neighbour."
         sim,at = self._near(x, _version(x), k)
         if extra is None: return sim,at
         more = self.centred(x) @ self.centred(extra).T
         if x is extra: more.fill_diagonal_(-2)
         sim,i = torch.cat([sim, more], 1).topk(k)
         return sim,torch.cat([at, (len(self.x)+torch.arange(len(extra))).expand_as(more)], 1).gather(1, i)
-
     def graph(self, k, extra=None): return self._graph(k, extra, extra is None or _version(extra))
-
     def _edges(self, k): return _sparse(*_cosines(self.z, self.z, k, torch.arange(len(self.z))[:,None]), len(self.z))
-
     def _graph(self, k, extra, _):
         "Normalised weights between the k nearest of the pool and, after it, `extra`."
         w = self.edges(k)
         if extra is not None:
             n = len(self.x)+len(extra)
-            w = vstack([csr_matrix((w.data, w.indices, w.indptr), (len(self.x), n)),
-                        _sparse(*self.nearest(extra, k, extra), n)])
+            w = vstack([hstack([w, csr_matrix((len(self.x), len(extra)))]), _sparse(*self.nearest(extra, k, extra), n)])
         w = w + w.T
         d = diags(1/np.sqrt(np.maximum(np.asarray(w.sum(1)).ravel(), 1e-12)))
         return (d @ w @ d).tocsr()
-
     def _base(self, power):
-        "Means (n, d) of the base classes after `tukey`, and for each a matrix whose square is its covariance."
-        x,y = tukey(self.x, power),self.y[:,self.y.sum(0) > 1] > 0
+        "Means (n, d) of the base classes after `power`, and for each a matrix whose square is its covariance."
+        x,y = _tukey(self.x, power),self.y[:,self.y.sum(0) > 1] > 0
         means = torch.stack([x[c].mean(0) for c in y.T])
         return means,[(x[c]-m)/(c.sum()-1)**.5 for c,m in zip(y.T, means)]
 
@@ -94,17 +82,17 @@ def _cosines(a, b, k, exclude=None):
 
 def _sparse(sim, at, n):
     "A row of weights for each vector: cosines, cubed, of its neighbours (Iscen et al., 2019)."
-    m,k = sim.shape
-    return csr_matrix((sim.clamp(min=0).double().numpy().ravel()**3, at.numpy().ravel(), np.arange(m+1)*k), (m, n))
+    w = sim.clamp(min=0).double().numpy().ravel()**3
+    return csr_matrix((w, at.numpy().ravel(), np.arange(len(at)+1)*at.shape[1]), (len(at), n))
 
 # %% ../nbs/46_baselines.ipynb #aad2c290
 def _scaled(x, pool, centre): return pool.centred(x) if centre else F.normalize(x, dim=-1)
 
 def _head(x, y, v, l2, made=None):
     "Logits of logistic regression; features that are made, with their labels, together weigh as much as the real ones."
-    s = None
+    s = torch.ones(1, len(x))
     if made is not None:
-        s = torch.cat([torch.ones(len(x)), torch.full((len(made[0]),), len(x)/len(made[0]))])[None]
+        s = torch.cat([s, torch.full((1, len(made[0])), len(x)/len(made[0]))], 1)
         x,y = torch.cat([x, made[0]]),torch.cat([y, made[1]])
     return apply_heads(fit_heads(x[None], y[None], s=s, l2=l2), v)[0]
 
@@ -113,7 +101,6 @@ class LogisticHeads:
     "The exact logistic regression of `fit_heads`."
     l2:float=.1 # penalty on the weights, above 0
     centre:bool=False # minus the mean of the pool?
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(_scaled(x, pool, self.centre), y, _scaled(v, pool, self.centre), self.l2)
 
@@ -123,12 +110,10 @@ class RidgeHeads:
     "Ridge regression on the labels, with a free intercept."
     l2:float=.1 # penalty on the weights, above 0
     centre:bool=False # minus the mean of the pool?
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         x,v = _scaled(x, pool, self.centre),_scaled(v, pool, self.centre)
-        mx,my = x.mean(0),y.mean(0)
-        k = (x-mx) @ (x-mx).T + self.l2*torch.eye(len(x))
-        return (v-mx) @ ((x-mx).T @ torch.linalg.solve(k, y-my)) + my
+        x,v,my = x-x.mean(0),v-x.mean(0),y.mean(0)
+        return v @ (x.T @ torch.linalg.solve(x @ x.T + self.l2*torch.eye(len(x)), y-my)) + my
 
 # %% ../nbs/46_baselines.ipynb #2c1a9cca
 def _prototypes(z, member):
@@ -146,7 +131,6 @@ class MLProtoNet:
 class LCProtonets:
     "Log-probability of the label combinations that contain a class, by the cosine with their prototypes."
     temperature:float=.1 # what cosines are divided by, above 0
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         combos = torch.zeros(len(c := sorted(set().union(*map(_subsets, y)))), y.shape[1])
         for row,labels in zip(combos, c): row[list(labels)] = 1
@@ -156,19 +140,18 @@ class LCProtonets:
 
 def _subsets(row, most=5):
     labels = row.nonzero().flatten().tolist()
-    return {c for r in (range(1, len(labels)+1) if len(labels) <= most else {1, len(labels)})
-            for c in combinations(labels, r)}
+    sizes = range(1, len(labels)+1) if len(labels) <= most else (1, len(labels))
+    return {c for r in sizes for c in combinations(labels, r)}
 
 # %% ../nbs/46_baselines.ipynb #372fcc5b
 @dataclass
 class NearestNeighbours:
     "Mean cosine with the `k` nearest examples of each class."
     k:int=1 # examples; a class with fewer uses all it has
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         sim = pool.centred(v) @ pool.centred(x).T
-        return torch.stack([sim[:,c].topk(min(self.k, int(c.sum()))).values.mean(1) if c.any() else sim.new_full((len(v),), -1)
-                            for c in y.T > 0], 1)
+        score = lambda c: sim[:,c].topk(min(self.k, int(c.sum()))).values.mean(1) if c.any() else -torch.ones(len(v))
+        return torch.stack([score(c) for c in y.T > 0], 1)
 
 # %% ../nbs/46_baselines.ipynb #8c2d0c47
 @dataclass
@@ -177,7 +160,6 @@ class LabelPropagation:
     k:int=10 # neighbours
     alpha:float=.8 # share of what comes from neighbours, in (0,1)
     transductive:bool=False # the pictures to be scored are part of the graph
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         extra = ([x] if rows is None else []) + ([v] if self.transductive else [])
         extra = torch.cat(extra) if len(extra) > 1 else extra[0] if extra else None
@@ -187,9 +169,7 @@ class LabelPropagation:
         sim,at = pool.nearest(v, self.k, extra)
         w = sim.clamp(min=0)**3
         return (w[...,None]*f[at]).sum(1)/w.sum(1, keepdim=True).clamp(min=1e-12)
-
-    def spread(self, graph, y, rows):
-        "Labels of all nodes, given those of `rows`."
+    def spread(self, graph, y, rows): # labels of all nodes, given those of `rows`
         start,system = np.zeros((graph.shape[0], y.shape[1])),identity(graph.shape[0])-self.alpha*graph
         start[rows.numpy()] = y.numpy()
         return torch.from_numpy(np.stack([cg(system, b, rtol=1e-5)[0] for b in start.T], 1)).float()
@@ -200,7 +180,6 @@ class PoolSmoothing:
     "Prototypes of examples that are joined by the mean of their `k` nearest in the pool."
     k:int=10 # neighbours
     weight:float=1. # of their mean against the example
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         near = pool.z[pool.nearest(x, self.k)[1]].mean(1)
         return pool.centred(v) @ _prototypes(pool.centred(x)+self.weight*near, y).T
@@ -215,44 +194,33 @@ class GaussianHallucination:
     n:int=5 # samples around each example
     scale:float=.5 # of their deviation
     l2:float=.1 # penalty on the weights, above 0
-
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         g = _normal(rng, self.n*len(x), len(pool.factor))
         return pool.centred(x).repeat(self.n, 1) + self.scale*(g @ pool.factor),y.repeat(self.n, 1)
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #f2093b29
-def tukey(
-    x:Tensor, # features, (n, d)
-    power:float, # below 1 to lift what is small
-) -> Tensor: # (n, d) of norm 1
-    "Tukey's power of every number, its sign kept."
-    return F.normalize(x.sign()*x.abs()**power, dim=-1)
+def _tukey(x, power): return F.normalize(x.sign()*x.abs()**power, dim=-1)   # the sign is kept
 
 @dataclass
 class CovarianceTransfer:
     "Logistic heads on examples and samples from calibrated distributions."
     n:int=5 # samples for each example
     k:int=2 # base classes
-    power:float=.5 # of `tukey`
+    power:float=.5 # of every number (Tukey's transform)
     alpha:float=0. # added to every entry of the covariance
     l2:float=.1 # penalty on the weights, above 0
-
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         means,spread = pool.base(self.power)
-        t,k = tukey(x, self.power),min(self.k, len(means))
+        t,k = _tukey(x, self.power),min(self.k, len(means))
         near,res = nearest(t, means, k)[1],[]
         for o,cs in zip(t, near.tolist()):
             noise = sum(_normal(rng, self.n, len(spread[c])) @ spread[c] for c in cs)/k**.5
             res.append((o+means[cs].sum(0))/(k+1) + noise + self.alpha**.5*_normal(rng, self.n, 1))
         return torch.cat(res),y.repeat_interleave(self.n, 0)
-
     def __call__(self, x, y, pool, v, rng=None, rows=None):
-        return _head(tukey(x, self.power), y, tukey(v, self.power), self.l2, self.made(x, y, pool, rng))
+        return _head(_tukey(x, self.power), y, _tukey(v, self.power), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #33afc72b
 @dataclass
@@ -261,15 +229,11 @@ class FeatureMixup:
     n:int=5 # mixtures for each example
     beta:float=1. # both parameters of the Beta distribution of the shares
     l2:float=.1 # penalty on the weights, above 0
-
-    def made(self, x, y, pool, rng):
-        "Features (n*len(x), d) and their labels."
+    def made(self, x, y, pool, rng): # features (n*len(x), d), their labels
         rng = np.random.default_rng(0) if rng is None else rng
         i,j = torch.from_numpy(rng.integers(len(x), size=(2, self.n*len(x))))
         lam = torch.from_numpy(rng.beta(self.beta, self.beta, (len(i), 1))).float()
-        z = pool.centred(x)
-        return lam*z[i]+(1-lam)*z[j],lam*y[i]+(1-lam)*y[j]
-
+        return tuple(lam*o[i]+(1-lam)*o[j] for o in (pool.centred(x), y))
     def __call__(self, x, y, pool, v, rng=None, rows=None):
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
@@ -278,7 +242,6 @@ BASELINES = {'logistic': LogisticHeads(), 'ridge': RidgeHeads(), 'ml-protonet': 
     'lc-protonets': LCProtonets(), 'label-propagation': LabelPropagation(), 'nearest-neighbours': NearestNeighbours(),
     'pool-smoothing': PoolSmoothing(), 'gaussian': GaussianHallucination(),
     'covariance-transfer': CovarianceTransfer(), 'feature-mixup': FeatureMixup()}
-
 GRIDS = {
     'logistic': [LogisticHeads(l2, c) for l2 in (.03, .1, .3) for c in (False, True)],
     'ridge': [RidgeHeads(l2, c) for l2 in (.1, 1., 10.) for c in (False, True)],
@@ -325,13 +288,14 @@ def pseudo_novel(
     is_valid[rng.permutation(len(rows))[:round(valid*len(rows))]] = True
     n_train,n_valid = labels[~is_valid].sum(0),labels[is_valid].sum(0)
     fit = ((n_train >= need) & (n_valid >= 3) & (n_train+n_valid < len(rows)/2)).nonzero().flatten()
-    if not len(fit): raise InputError(f"expected a base class that {need} training pictures and 3 others show, and fewer "
-                                      "than half of all, found none; label more pictures or lower `need`")
+    if not len(fit):
+        raise InputError(f"expected a base class that {need} training pictures and 3 others show, and fewer than half "
+                         "of all, found none; label more pictures or lower `need`")
     n = min(len(fit), labels.shape[1]-1, max(1, round(share*labels.shape[1])))
     novel = torch.zeros(labels.shape[1], dtype=torch.bool)
     novel[fit[rng.permutation(len(fit))[:n]]] = True
-    return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel,
-                        fnames=[table.fnames[i] for i in rows], meta=table.meta)
+    fnames = [table.fnames[i] for i in rows]
+    return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel, fnames=fnames, meta=table.meta)
 
 # %% ../nbs/46_baselines.ipynb #60fe2167
 def tune(
@@ -339,14 +303,12 @@ def tune(
     grids:dict=GRIDS, # name to the methods to choose from
     *, n_shots:tuple=(1, 5), # examples of each class
     n_eps:int=10, # support sets of each table and number of shots
-    show:bool|None=None, # a progress bar; by default only in a terminal
 ) -> tuple: # table with method, setting, shot, map; and the best method under each name
     "Mean scores of all settings, and the setting of each method that is best on the average of shots."
     names = {f'{name} {i}': (name, m) for name,ms in grids.items() for i,m in enumerate(ms)}
     methods = {key: m for key,(_,m) in names.items()}
-    rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods, show=show)]
+    rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods)]
     mean = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack()
     best = {name: names[mean.loc[[k for k in names if names[k][0] == name]].mean(1).idxmax()][1] for name in grids}
-    df = pd.DataFrame([dict(method=names[k][0], setting=str(names[k][1]), shot=shot, map=v)
-                       for (k,shot),v in mean.stack().items()])
-    return df,best
+    rows = [(names[k][0], str(names[k][1]), shot, v) for (k,shot),v in mean.stack().items()]
+    return pd.DataFrame(rows, columns=['method', 'setting', 'shot', 'map']),best

@@ -40,17 +40,17 @@ def fit_heads(
 ) -> Tensor: # weights, (n_heads, d+1, n_lbl), the last row is the bias
     "The optimal linear multi-label classifier of each training set."
     if not l2 > 0: raise ValueError(f"expected l2 above 0, got {l2}")
-    x,s = _with_bias(x),(x.new_ones(x.shape[:2]) if s is None else s)[...,None]
-    n,d = x.shape[1:]
-    if n < d: k,back = x @ x.mT, x.mT             # w = back @ a
-    else:     k,back = x, None
-    m = s*k if n < d else x.mT @ (s*x)
-    inv = torch.linalg.inv(m/4 + l2*torch.eye(min(n, d), device=x.device, dtype=x.dtype))
+    x,r = _with_bias(x),(x.new_ones(x.shape[:2]) if s is None else s.sqrt())[...,None]
+    xs = r*x
+    dual = x.shape[1] < x.shape[2]
+    k = x @ xs.mT if dual else x   # of the coefficients b of w = xs.mT @ b, or of w itself
+    m = r*k if dual else xs.mT @ xs
+    inv = torch.cholesky_inverse(torch.linalg.cholesky(m/4 + l2*torch.eye(m.shape[1], device=x.device, dtype=x.dtype)))
     def step(w):
-        g = s*((k @ w).sigmoid() - y)
-        return w - inv @ ((g if n < d else x.mT @ g) + l2*w)
-    w = _accelerate(step, x.new_zeros(len(x), min(n, d), y.shape[-1]), tol, max_iter)
-    return w if back is None else back @ w
+        g = r*((k @ w).sigmoid() - y)
+        return w - inv @ ((g if dual else xs.mT @ g) + l2*w)
+    w = _accelerate(step, x.new_zeros(*m.shape[:2], y.shape[-1]), tol, max_iter)
+    return xs.mT @ w if dual else w
 
 def apply_heads(
     w:Tensor, # weights of `fit_heads`, (n_heads, d+1, n_lbl)
