@@ -246,7 +246,8 @@ def _cached(kind, backbone, images, parts, check=None, bf16=False, dtype='float3
     key = digest('features-1', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts,
                  *how)
     file = cache_dir()/f'{kind}-{key}.npy'
-    if not file.is_file():
+    if file.is_file(): shutil.rmtree(file.with_suffix('.part'), ignore_errors=True)   # of one killed after it joined them
+    else:
         if check is not None: check()
         _compute(file, backbone, images, bf16=bf16, dtype=np.dtype(dtype), **kwargs)
     return np.load(file, mmap_mode='c', allow_pickle=False),key
