@@ -200,12 +200,12 @@ def _lock(folder, wait=True):
 def _own_folder(dest):
     "A new folder beside `dest`, locked while this process lives; those that killed processes left are removed."
     dest.parent.mkdir(parents=True, exist_ok=True)
-    for old in dest.parent.glob('.laso-*'):
+    for old in dest.parent.glob('.laso-tmp-*'):
         if (lock := _lock(old, wait=False)) is not None:
             shutil.rmtree(old, ignore_errors=True)
             os.close(lock)
     while True:
-        tmp = Path(tempfile.mkdtemp(prefix=f'.laso-{dest.name}-', dir=dest.parent))
+        tmp = Path(tempfile.mkdtemp(prefix=f'.laso-tmp-{dest.name}-', dir=dest.parent))
         lock = _lock(tmp)
         if tmp.exists(): return tmp,lock   # otherwise another process took it for one that was left
         if lock is not None: os.close(lock)
@@ -245,7 +245,7 @@ def together(
             yield p.parent
             if _anothers(out/last): return
             _share(p.parent)
-            if not out.name.startswith('.laso-'): lock = _lock(out)   # that is locked already
+            if not out.name.startswith('.laso-tmp-'): lock = _lock(out)   # that is locked already
             for f in (out/last, *(f for o in former for f in out.glob(o))): f.unlink(missing_ok=True)
             for f in p.parent.iterdir():
                 if f != p and not f.name.startswith('.'): _put(f, out/f.name)

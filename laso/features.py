@@ -213,7 +213,7 @@ class _Part:
     def __getitem__(self, i): return self.images[self.ids[i]]
 
 def _join(parts, file, shape, dtype):
-    "One table of all chunks, written as a stream: a full disk is an error there, but the end of a process that maps a file."
+    "One table of all chunks, as a stream: a full disk is an error there, but ends a process that maps a file."
     about = dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape)
     with atomic_path(file) as tmp, open(tmp, 'wb') as out:
         np.lib.format.write_array_header_1_0(out, about)
@@ -252,7 +252,8 @@ def _cached(kind, backbone, images, parts, check=None, bf16=False, dtype='float3
     key = digest('features-2', kind, backbone_digest(backbone), backbone.name, transform_settings(backbone), parts,
                  *how)
     file = cache_dir()/f'{kind}-{key}.npy'
-    if not file.is_file():
+    if file.is_file(): shutil.rmtree(file.with_suffix('.part'), ignore_errors=True)   # a run may be killed in between
+    else:
         if check is not None: check()
         _compute(file, backbone, images, bf16=bf16, dtype=np.dtype(dtype), **kwargs)
     return np.load(file, mmap_mode='c', allow_pickle=False),key

@@ -222,8 +222,8 @@ def load_ops(
         raise InputError(f"expected operators for features of width {d}, found those for {ops.config['d']} in {path}; "
                          f"{remedy} on these features")
     if features and trained_on and features != trained_on:
-        raise InputError(f"expected operators trained on these features, labels and splits, found those of others in {path}; "
-                         f"{remedy} on these features")
+        raise InputError(f"expected operators trained on these features, labels and splits, found those of others in "
+                         f"{path}; {remedy} on these features")
     return ops
 
 # %% ../nbs/20_operators.ipynb #151cad91

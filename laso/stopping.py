@@ -32,7 +32,7 @@ def _watch(fd, said):
 # %% ../nbs/51b_stopping.ipynb #7892f087
 @contextmanager
 def _signals():
-    "SIGINT and SIGTERM raise `KeyboardInterrupt`, once; yields the list of those that came, and what says that it was told."
+    "SIGINT and SIGTERM raise `KeyboardInterrupt`, once; yields those that came, and a flag for that it was told."
     got,said,was = [],threading.Event(),{}
     def stop(sig, frame):
         for s in was: signal.signal(s, signal.SIG_IGN)
@@ -74,8 +74,8 @@ def stoppable(
         except OSError as e:
             if e.errno is None and not isinstance(e, FileNotFoundError): raise
             what = f'{e.filename} ({e.strerror})' if e.filename else e
-            return _say(f'expected files that can be read and written, found {what}; put that right and run the same command '
-                        'again, which goes on from what is finished', 2)
+            return _say(f'expected files that can be read and written, found {what}; put that right and run the same '
+                        'command again, which goes on from what is finished', 2)
         except (KeyboardInterrupt, SystemExit) as e:
             if isinstance(e, SystemExit) and not (got or e.code == 130): return e.code
             return _say(_STOP, 128+(got or [signal.SIGINT])[0])
