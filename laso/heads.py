@@ -101,6 +101,7 @@ def feature_scale(
     "What to divide features by so that a row has a norm of about 1."
     rows = torch.arange(len(x)) if rows is None else rows
     scale = torch.cat([x[r].float().square().sum(-1) for r in rows.split(2**14)]).mean().sqrt()
-    if not scale > 0: raise InputError(f"expected features other than zero, found none in the {len(rows)} rows to learn "
-                                       "from; compute them with another backbone")
+    if not scale > 0:
+        raise InputError(f"expected features other than zero, found none in the {len(rows)} rows to learn from; "
+                         "compute them with another backbone")
     return scale
