@@ -8,7 +8,7 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'CELLS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'multi_hot', 'label_names',
-           'InputError', 'one_line', 'name_all', 'tell', 'atomic_path', 'rank', 'usable_device', 'together', 'progress',
+           'InputError', 'one_line', 'name_all', 'atomic_path', 'rank', 'usable_device', 'together', 'progress', 'tell',
            'cache_dir', 'digest']
 
 # %% ../nbs/00_core.ipynb #f82cb98f
@@ -125,13 +125,6 @@ def name_all(
     names = [s if len(s) <= 100 else s[:99]+'…' for s in map(str, items[:most])]
     more = ', …'*(len(items) > most) + (f" ({len(items)} in all)" if len(items) > 1 else '')
     return ', '.join(names) + more
-
-# %% ../nbs/00_core.ipynb #ab14d371
-def tell(
-    text:str, # what was left out
-):
-    "Say something on standard error that is no mistake, in one line."
-    if not rank()[0]: print(one_line(f'laso: {text}'), file=sys.stderr)
 
 # %% ../nbs/00_core.ipynb #67d9a052
 @contextmanager
@@ -265,6 +258,13 @@ def progress(
     with Progress(console=Console(stderr=True), disable=not show, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n=1: bar.advance(task, n)
+
+# %% ../nbs/00_core.ipynb #ab14d371
+def tell(
+    text:str, # what was left out
+):
+    "Say something on standard error that is no mistake, in one line."
+    if not rank()[0]: print(one_line(f'laso: {text}'), file=sys.stderr)
 
 # %% ../nbs/00_core.ipynb #ee7d2927
 def cache_dir() -> Path: # exists

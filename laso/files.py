@@ -24,7 +24,7 @@ from .core import *
 
 # %% ../nbs/02_files.ipynb #397b64f4
 PIXELS,LARGE = 2**27,2**24   # of a picture at the most; from where on one is decoded at a time
-PICTURE,TEXT,JSON,HEADER,TENSORS,ARCHIVE = 2**30,2**28,2**28,2**24,2**33,2**36   # bytes
+PICTURE,TEXT,JSON,HEADER,TENSORS,ARCHIVE = 2**30,2**27,2**28,2**24,2**33,2**36   # bytes
 
 # %% ../nbs/02_files.ipynb #8861e428
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')

@@ -13,6 +13,7 @@ __all__ = ['LARGE', 'fit_heads', 'apply_heads', 'fit_linear', 'feature_scale']
 import torch
 from torch import nn,Tensor
 from fastcore.meta import delegates
+from .core import *
 
 # %% ../nbs/41_heads.ipynb #f0bf17e1
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
@@ -105,4 +106,8 @@ def feature_scale(
 ) -> Tensor: # scalar, the root mean square norm of a row
     "What to divide features by so that a row has a norm of about 1."
     rows = torch.arange(len(x)) if rows is None else rows
-    return torch.cat([x[r].float().square().sum(-1) for r in rows.split(2**14)]).mean().sqrt()
+    scale = torch.cat([x[r].float().square().sum(-1) for r in rows.split(2**14)]).mean().sqrt()
+    if not scale > 0:
+        raise InputError(f"expected features other than zero, found none in the {len(rows)} rows to learn from; "
+                         "compute them with another backbone")
+    return scale
