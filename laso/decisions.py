@@ -25,7 +25,8 @@ def _f1(tp, n_pred, n_true):
 
 def _decided(scores, threshold):
     "Where scores are above the threshold, which would be rounded itself if it were compared in 16 bits."
-    if bad := scores.isnan().sum().item(): raise ValueError(f"expected scores that are numbers, got {bad} that are NaN")
+    if bad := scores.isnan().sum().item():
+        raise ValueError(f"expected scores that are numbers, got {bad} that are NaN")
     return scores.to(torch.promote_types(scores.dtype, torch.float32)) > threshold
 
 def decision_scores(

@@ -107,7 +107,7 @@ def _tensorboard(folder):
 
 def _wandb(folder):
     import wandb
-    return EpochLogger((wandb.run or wandb.init(project='laso', dir=folder)).log)
+    return EpochLogger((wandb.run or wandb.init(project='laso', dir=str(folder))).log)
 
 def _mlflow(folder):
     import mlflow

@@ -17,7 +17,7 @@ from laso.perf import large_table
 from laso.retrieval import nearest
 
 RATES,MEMORY = ('pairs_per_s', 'scores_per_s', 'queries_per_s'), dict(anon_mb=.1, held_mb=.02)   # with the growth that is allowed
-COLUMNS = 'minute', *MEMORY, *RATES
+COLUMNS = 'minute', 'rows', 'width', *MEMORY, *RATES
 METHODS = ['none', 'analytic-union', 'laso-intersection', 'laso-union']
 
 def anon_mb():
@@ -70,7 +70,7 @@ def verdict(lines, slower=.1, mb=16):
     lines = lines[1:]
     if len(lines) < 6: return [f'expected 7 lines or more, found {len(lines)+1}; run longer']
     third,bad = len(lines)//3,[]
-    for k in COLUMNS[1:]:
+    for k in (*MEMORY, *RATES):
         a,b = (float(np.median([l[k] for l in part])) for part in (lines[:third], lines[-third:]))
         print(f'{k}: {a:.6g} in the first third, {b:.6g} in the last ({b/a-1:+.1%})')
         if k in MEMORY and b > a*(1+MEMORY[k])+mb: bad.append(f'{k} grows from {a:.0f} to {b:.0f}')
@@ -91,7 +91,7 @@ def run(out, rows, width, seconds, every, folder=None):
             todo = jobs(table)
             print(f'{rows:,} x {width:,} numbers, {2*rows*width/1e9:.2f} GB; ready after {time.monotonic()-start:.0f} s', flush=True)
             for line in minutes(todo, seconds, every):
-                w.writerow(line)
+                w.writerow(line | dict(rows=rows, width=width))
                 print(*(f'{k} {v:.5g}' for k,v in line.items()), sep='  ', flush=True)
         except KeyboardInterrupt: print('interrupted')
 

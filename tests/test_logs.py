@@ -1,4 +1,5 @@
 "Logs of experiments with the real packages, where they are installed."
+import time
 import pytest, torch
 from laso.features import FeatureTable
 from laso.learner import laso_learner
@@ -36,6 +37,9 @@ def test_wandb(learn, tmp_path, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')
     want = fit(learn, tmp_path, 'wandb')
     run = wandb.run
+    for _ in range(100):   # the summary may lag behind
+        if run.summary['union'] == pytest.approx(want, abs=1e-5): break
+        time.sleep(.1)
     assert run.summary['union'] == pytest.approx(want, abs=1e-5)
     run.finish()
     assert list((tmp_path/'wandb').glob('offline-run-*'))
