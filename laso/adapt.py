@@ -118,7 +118,8 @@ def judged_loss(
 ) -> Tensor: # scalar
     "Ten times the cross-entropy, and the ranking loss, of all outputs."
     want = targets(lx, ly)
-    return sum(10*F.binary_cross_entropy_with_logits(z, want[k]) + ranking_loss(z, want[k]) for k,z in out['logits'].items())
+    parts = [(z, want[k]) for k,z in out['logits'].items()]
+    return sum(10*F.binary_cross_entropy_with_logits(*p) + ranking_loss(*p) for p in parts)
 
 # %% ../nbs/36_adapt.ipynb #3d96d23d
 def adaptive_learner(
@@ -145,7 +146,8 @@ def adaptive_learner(
     for op in OPS: getattr(ops, op).see(x[rows[:fit_rows]])
     model = Judged(ops, [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in (*rest, rows)])
     dl = lambda ps,n,**kw: PartDL(x, y, ps, n_pairs=n, bs=bs, seed=seed, **kw)
-    dls = DataLoaders(dl(parts, n_pairs or max(8192, len(rows))), dl([held], 1024, redraw=False), device=usable_device(device))
+    dls = DataLoaders(dl(parts, n_pairs or max(8192, len(rows))), dl([held], 1024, redraw=False),
+                      device=usable_device(device))
     return Learner(dls, model, judged_loss, metrics=[OperatorAP(op) for op in OPS], wd=1e-4)
 
 def fit_adaptive(

@@ -22,7 +22,8 @@ def parts(
     fy:Tensor, # features of y, (bs, d)
 ) -> Tensor: # (bs, 4, d)
     "x, y, their minimum and their geometric mean (0 where one is negative)."
-    return torch.stack([fx, fy, torch.minimum(fx, fy), (fx.clamp(min=0)*fy.clamp(min=0)).clamp(min=1e-12).sqrt()], -2)
+    geometric = (fx.clamp(min=0)*fy.clamp(min=0)).clamp(min=1e-12).sqrt()
+    return torch.stack([fx, fy, torch.minimum(fx, fy), geometric], -2)
 
 def to_length(
     f:Tensor, # features, (bs, d)
@@ -34,8 +35,8 @@ def to_length(
 # %% ../nbs/20b_blends.ipynb #a6723e0e
 BLENDS = dict(
     union={'max': (1,1,-1,0), 'mean': (.5,.5,0,0), 'max-mean': (.75,.75,-.5,0)},
-    intersection={'min': (0,0,1,0), 'geometric': (0,0,0,1), 'min-mean .7': (.15,.15,.7,0), 'min-mean .5': (.25,.25,.5,0),
-                  'min-mean .3': (.35,.35,.3,0)},
+    intersection={'min': (0,0,1,0), 'geometric': (0,0,0,1), 'min-mean .7': (.15,.15,.7,0),
+                  'min-mean .5': (.25,.25,.5,0), 'min-mean .3': (.35,.35,.3,0)},
     subtraction={'relu': (1,0,-1,0), 'x-.7min': (1,0,-.7,0), 'x-.5y': (1,-.5,0,0), 'x-.7y': (1,-.7,0,0),
                  'x-.25y-.5min': (1,-.25,-.5,0), 'x-.3y-.7min': (1,-.3,-.7,0), 'x-.4y-.4min': (1,-.4,-.4,0)})
 
@@ -76,7 +77,7 @@ def usual_length(
     fx:Tensor, # features of x, (bs, d)
     fy:Tensor, # features of y, (bs, d)
 ) -> Tensor:
-    "The length of real features that the operator has seen, or else that of x, or the mean of x and y where their order is nothing."
+    "The length of real features that the operator has seen, or else that of x (of x and y, for a symmetric one)."
     if op.scale > 0: return op.scale.to(fx)
     nx,ny = (o.norm(dim=-1, keepdim=True) for o in (fx, fy))
     return (nx+ny)/2 if op.symmetric else nx

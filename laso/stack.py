@@ -81,7 +81,8 @@ class _Examples:
         w,at = self._nearest(first)
         res = self.y.T @ self.z + o.near*F.normalize(self.y.T @ self.near(), dim=-1)
         if o.common: res = res + o.common*weighted_mean(self.pool.z[at], w)
-        if o.ops and (o.inter or o.pairs): res = res + torch.stack([self._intersections(c, at[c], w[c]) for c in range(len(at))])
+        if o.ops and (o.inter or o.pairs):
+            res = res + torch.stack([self._intersections(c, at[c], w[c]) for c in range(len(at))])
         return F.normalize(res, dim=-1)
 
     def _intersections(self, c, at, w):
@@ -92,7 +93,8 @@ class _Examples:
             res = res + self.o.inter*F.normalize(weighted_mean(made, w.expand(n, k)).mean(0), dim=-1)
         if self.o.pairs:
             i,j = torch.triu_indices(n, n, 1)
-            res = res + self.o.pairs*F.normalize(self.both(x[i], x[j]).mean(0) if n > 1 else self.pool.centred(x)[0], dim=-1)
+            made = self.both(x[i], x[j]) if n > 1 else self.pool.centred(x)
+            res = res + self.o.pairs*F.normalize(made.mean(0), dim=-1)
         return res
 
 # %% ../nbs/46b_stack.ipynb #c6582f6b
@@ -108,10 +110,12 @@ def head(self:_Examples):
     each = (w/w.sum(1, keepdim=True)).flatten()
     if o.head_near: parts.append((self.pool.z[self.at].flatten(0, 1), twice, o.head_near*each))
     if o.ops and o.head_inter:
-        parts.append((self.both(self.x.repeat_interleave(k, 0), self.pool.raw(self.at.flatten())), twice, o.head_inter*each))
+        made = self.both(self.x.repeat_interleave(k, 0), self.pool.raw(self.at.flatten()))
+        parts.append((made, twice, o.head_inter*each))
     if o.ops and o.head_pairs:
         i,j = synthetic_pairs(self.y, 'intersection', 200, rng=np.random.default_rng(0)).T
-        if len(i): parts.append((self.both(self.x[i], self.x[j]), self.y[i]*self.y[j], torch.full((len(i),), o.head_pairs*n/len(i))))
+        weights = torch.full((len(i),), o.head_pairs*n/max(1, len(i)))
+        if len(i): parts.append((self.both(self.x[i], self.x[j]), self.y[i]*self.y[j], weights))
     z,y,s = map(torch.cat, zip(*parts))
     return fit_heads(z[None], y[None], s=s[None], l2=o.l2, tol=1e-3)[0]
 

@@ -102,7 +102,8 @@ def operator_rows(
                 for name,seeds in operators.items():
                     for seed,ops in enumerate(seeds):
                         with torch.no_grad(): z = heads[classes](ops(op, x, y))
-                        res.append(dict(op=op, classes=classes, operator=name, seed=seed, replicate=b, map=mean_ap(z, want).item()))
+                        res.append(dict(op=op, classes=classes, operator=name, seed=seed, replicate=b,
+                                        map=mean_ap(z, want).item()))
     return res
 
 def operator_table(
@@ -149,7 +150,7 @@ def rivals(
     *, n_seeds:int=3, # of training
     epochs:int=3, # of at least 8192 pairs each
 ) -> dict: # name -> list of `SetOps`
-    "The adaptive operators and what they are compared with: the paper's analytic ones, the best blends, the paper's network, the mixture network."
+    "The adaptive operators, the paper's analytic ones, the best blends, the paper's network and the mixture network."
     def learned(kind, seed, **kwargs):
         with no_random(seed):
             learn = laso_learner(table, set_ops(kind, table.width, **kwargs), seed=seed)
