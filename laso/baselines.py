@@ -238,10 +238,11 @@ class FeatureMixup:
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #755aa025
-BASELINES = {'logistic': LogisticHeads(), 'ridge': RidgeHeads(), 'ml-protonet': MLProtoNet(),
-    'lc-protonets': LCProtonets(), 'label-propagation': LabelPropagation(), 'nearest-neighbours': NearestNeighbours(),
-    'pool-smoothing': PoolSmoothing(), 'gaussian': GaussianHallucination(),
-    'covariance-transfer': CovarianceTransfer(), 'feature-mixup': FeatureMixup()}
+BASELINES = {'logistic': LogisticHeads(), 'ridge': RidgeHeads(1., centre=True), 'ml-protonet': MLProtoNet(),
+    'lc-protonets': LCProtonets(.1), 'label-propagation': LabelPropagation(10, .95),
+    'nearest-neighbours': NearestNeighbours(5), 'pool-smoothing': PoolSmoothing(10, 1.),
+    'gaussian': GaussianHallucination(5, .3, .3), 'covariance-transfer': CovarianceTransfer(5, 1),
+    'feature-mixup': FeatureMixup(5, 2., .3)}
 GRIDS = {
     'logistic': [LogisticHeads(l2, c) for l2 in (.03, .1, .3) for c in (False, True)],
     'ridge': [RidgeHeads(l2, c) for l2 in (.1, 1., 10.) for c in (False, True)],
