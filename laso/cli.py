@@ -9,7 +9,7 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
            'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'SkipBad', 'Run', 'OutRun',
            'app', 'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate',
-           'retrieve', 'fewshot', 'teach', 'tag', 'compare', 'perf', 'main']
+           'retrieve', 'fewshot', 'teach', 'tag', 'compare', 'study', 'perf', 'main']
 
 # %% ../nbs/51_cli.ipynb #6aaa3549
 import os,shlex,sys,warnings
@@ -207,6 +207,21 @@ def compare(a:Annotated[Path, typer.Argument(help='Folder that `laso bench` wrot
     "Two runs side by side, with paired differences."
     from laso import bench as bb
     bb.print_tables(bb.compare_runs(bb.read_run(a), bb.read_run(b)))
+
+# %% ../nbs/51_cli.ipynb #5d7a1c3e
+@app.command()
+def study(run:Run, out:OutRun=None,
+          like:Annotated[Optional[Path], typer.Option(help='Take the settings of this study, a settings.json.')]=None,
+          episodes:Annotated[int, typer.Option(min=2, help='Support sets for each number of shots.')]=100,
+          seeds:Annotated[int, typer.Option(min=1, help='Of training the operators.')]=3,
+          quick:Annotated[bool, typer.Option('--quick', help='Few of everything, to see that all works.')]=False):
+    "Operators and methods for few examples compared, with settings chosen on classes held out as if they were novel."
+    from laso import bench as b, study as st
+    table,chosen = _table(run),st.read_settings(like) if like else None
+    few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
+    if quick and not like: few['n_splits'] = 1
+    with b.output_folder(out or run) as out: b.print_tables(st.study_tables(*st.study(table, out, chosen=chosen, **few)))
+    print(f'written to {out}')
 
 # %% ../nbs/51_cli.ipynb #e6aa06d0
 def _instead(help): return Annotated[bool, typer.Option(help=f'Instead, {help}.')]
