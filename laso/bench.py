@@ -29,6 +29,7 @@ from .backbones import *
 from .features import *
 from .operators import *
 from .learner import *
+from .adapt import *
 from .joint import *
 from .decisions import *
 from .expressions import *
@@ -106,6 +107,13 @@ def features_for(
         backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed, drop_novel=cfg.drop_novel)
     return images,backbone,extract(images, backbone, **kwargs)
 
+def _learner(table, cfg, **kwargs):
+    "A learner, and what fits it; adaptive operators have their own (and nothing to gain from bfloat16)."
+    if cfg.ops == 'adaptive': return adaptive_learner(table, seed=cfg.seed, drop_novel=cfg.drop_novel),fit_adaptive
+    ops = set_ops(cfg.ops, table.width, **_options(table, cfg.ops))
+    learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel, joint=cfg.joint, bs=cfg.bs, **kwargs)
+    return learn,RECIPES[cfg.recipe]
+
 def train_ops(
     table:FeatureTable, # features with labels and splits
     cfg:BenchConfig, # the settings
@@ -114,11 +122,10 @@ def train_ops(
 ) -> tuple: # operators, curves: name -> list of numbers, one an epoch
     "Phase 2: operators trained on the base classes."
     with no_random(cfg.seed):
-        ops = set_ops(cfg.ops, table.width, **_options(table, cfg.ops))
-        learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel, joint=cfg.joint, bs=cfg.bs,
-                             **kwargs)
+        learn,fit = _learner(table, cfg, **kwargs)
+        ops = learn.model.ops
         if not list(ops.parameters()): return ops.eval(),{}
-        with learn.no_logging(), learn.no_bar(): RECIPES[cfg.recipe](learn, cfg.ops_epochs, cbs=cbs)
+        with learn.no_logging(), learn.no_bar(): fit(learn, cfg.ops_epochs, cbs=cbs)
     names = [n for n in learn.recorder.metric_names if n not in ('epoch', 'time')]
     return ops,{n: [float(v[i]) for v in learn.recorder.values] for i,n in enumerate(names)}
 

@@ -11,6 +11,7 @@ direction of the features counts. Nothing in it belongs to a class, so what it l
 __all__ = ['BLENDS', 'START', 'parts', 'to_length', 'Blend', 'mean_length', 'usual_length', 'AdaptiveNet', 'alike', 'principal']
 
 # %% ../nbs/20b_blends.ipynb #ae8fe17e
+import math
 import torch
 from torch import nn,Tensor
 import torch.nn.functional as F
@@ -99,7 +100,7 @@ class AdaptiveNet(nn.Module):
         k = min(n_dirs, d)
         for name,v in dict(shares=Blend(op, member=member).shares, scale=torch.zeros(()), mean=torch.zeros(d),
                            dirs=torch.zeros(d, k)).items(): self.register_buffer(name, v)
-        at = torch.arange(1., k+1).log()/max(1., torch.tensor(float(k)).log())*(knots-1)
+        at = torch.arange(1., k+1).log()/max(1., math.log(k))*(knots-1)
         self.register_buffer('hats', (1-(at[:,None]-torch.arange(knots)).abs()).clamp(min=0), persistent=False)
         self.mix,self.filter = nn.Parameter(torch.zeros(4)),nn.Parameter(torch.zeros(knots, 4))
         self.net = nn.Sequential(nn.Linear(3, h), nn.GELU(), nn.Linear(h, 5))

@@ -30,7 +30,7 @@ Seed = Annotated[int, typer.Option(min=0, help='Of everything that is drawn.')]
 Episodes = Annotated[int, typer.Option(help='Support sets for each number of shots.')]
 Out = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: runs/NAME-DATE]')]
 Quick = Annotated[bool, typer.Option('--quick', help='A short run, to see that everything works.')]
-Ops = Annotated[str, typer.Option(help='Kind of operators: default, analytic, paper or residual.')]
+Ops = Annotated[str, typer.Option(help='Kind of operators: default, adaptive, blend, analytic, paper or residual.')]
 Epochs = Annotated[int, typer.Option(help='Epochs of fine-tuning.')]
 OpsEpochs = Annotated[int, typer.Option(help='Epochs of the operators, each of at least 8192 pairs.')]
 EndToEnd = Annotated[int, typer.Option(help='Epochs in which the backbone is trained together with the operators.')]
@@ -220,7 +220,8 @@ def study(run:Run, out:OutRun=None,
     table,chosen = _table(run),st.read_settings(like) if like else None
     few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
     if quick and not like: few['n_splits'] = 1
-    with b.output_folder(out or run) as out: b.print_tables(st.study_tables(*st.study(table, out, chosen=chosen, **few)))
+    with b.output_folder(out or run) as out: tabs = st.study_tables(*st.study(table, out, chosen=chosen, **few))
+    b.print_tables(tabs)
     print(f'written to {out}')
 
 # %% ../nbs/51_cli.ipynb #e6aa06d0
@@ -231,13 +232,13 @@ def _filled(df, what): return df.astype(object).where(df.notna(), what)   # wher
 def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]=None,
          quick:Annotated[bool, typer.Option('--quick', help='Small sizes, to see that all works.')]=False,
          device:Annotated[str, typer.Option(help='Where the work is done: cpu or cuda.')]='cpu',
-         labels:Annotated[Optional[Path], typer.Option(help="A folder with COCO's labels.csv.gz and classes.txt; otherwise "
+         labels:Annotated[Optional[Path], typer.Option(help="A folder with COCO's labels.csv.gz and classes.txt; else "
                                                             'labels are random.')]=None,
          growth:_instead('against numbers of pictures, classes and support sets')=False,
          large:_instead('on a table of a million rows on disk, 4 GB, with 2 GB of memory')=False,
          index:_instead('exact and approximate search')=False,
          sets:_instead('20 and 1,000 support sets')=False,
-         bf16:Annotated[Optional[str], typer.Option(help='Instead, the mAP with bfloat16 beside that with float32, on these '
+         bf16:Annotated[Optional[str], typer.Option(help='Instead, the mAP with bfloat16 beside float32, on these '
                                                          'pictures (as --data of `laso bench`).')]=None):
     "What this machine does, against its limits."
     from laso import bench as b, perf as p
@@ -247,7 +248,8 @@ def perf(out:Annotated[Optional[Path], typer.Option(help='JSON file to write.')]
     few = dict(n=3000, d=32) if quick else {}
     tables = {'Growth': growth and (lambda: p.growth(quick=quick)), 'On disk': large and (lambda: p.large(**few)),
               'Search': index and (lambda: p.index_rates(**few)),
-              'Support sets': sets and (lambda: p.many_sets(**few, n_sets=(5, 20) if quick else (20, 1000), labels=labels,
+              'Support sets': sets and (lambda: p.many_sets(**few, n_sets=(5, 20) if quick else (20, 1000),
+                                                            labels=labels,
                                                             device=device)),
               'bfloat16': bf16 and (lambda: p.bfloat16_effect(bf16, n_epoch=1 if quick else 3))}
     for title,f in tables.items():

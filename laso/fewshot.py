@@ -297,7 +297,8 @@ def fewshot(
     # sets of one number of shots are of about the same size, and so are a method's synthesised examples
     jobs = sorted(((t, m) for t in tasks for m in methods), key=lambda o: (o[0].support.shot, methods.index(o[1])))
     valid = lambda: (table.features(r).to(device) for r in rows.split(PIECE))
-    maps = _score(jobs, valid, y[rows].to(device), head, device, dict(weight=weight, l2=l2) if head == 'linear' else dict(h=h))
+    options = dict(weight=weight, l2=l2) if head == 'linear' else dict(h=h)
+    maps = _score(jobs, valid, y[rows].to(device), head, device, options)
     jobs,maps = zip(*sorted(zip(jobs, maps), key=lambda o: (o[0][0].i, methods.index(o[0][1]))))
     return [dict(shot=t.support.shot, episode=t.support.episode, method=m, map=v) for (t,m),v in zip(jobs, maps)]
 

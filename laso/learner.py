@@ -137,6 +137,7 @@ def laso_learner(
     scale = feature_scale(x, rows[:fit_rows]).item()
     for m in ops.modules():
         if isinstance(m, MixNet): m.scale.fill_(scale)
+        if hasattr(m, 'see'): m.see(x[rows[:fit_rows]])
     learn = LasoLearner(dls, model, LaSOLoss(w, focal=focal, l1=l1, unit=scale), splitter=_mix_apart, wd=wd,
                         metrics=[OperatorAP(op) for op in OPS], **kwargs)
     learn.table = table

@@ -85,7 +85,7 @@ def fit_mlps(
     "Train one perceptron for each training set, all at once."
     (x,y),rng = real[0],torch.Generator().manual_seed(seed)
     with no_random(seed):
-        heads = MLPHeads(len(real), x.shape[1], y.shape[1], h=h, p=p).to(x)   # of the type and on the device of the features
+        heads = MLPHeads(len(real), x.shape[1], y.shape[1], h=h, p=p).to(x)   # type and device of the features
         opt = torch.optim.Adam(heads.parameters(), lr=lr, fused=True)
         large = {m.weight for m in heads.modules() if isinstance(m, HeadLinear)}
         small = [p for p in heads.parameters() if p not in large]

@@ -8,13 +8,14 @@ one and for five shots. Then the novel classes are looked at once (`operator_row
 
 # %% auto #0
 __all__ = ['train_adaptive', 'choose', 'boot_pairs', 'operator_rows', 'operator_table', 'fewshot_rows', 'rivals', 'study',
-           'read_settings', 'study_tables']
+           'read_settings', 'study_tables', 'findings_text', 'fewshot_text', 'study_plot']
 
 # %% ../nbs/56_study.ipynb #af596b4a
 import json
 from dataclasses import asdict,fields,replace
 from functools import partial
 from pathlib import Path
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -215,9 +216,65 @@ def study_tables(
     b['it minus laso-stack'] = [show(*o) for o in b[['diff', 'low', 'high']].values]
     mean = rows.groupby(['shot', 'method']).map.mean()
     b['map'] = [mean[o] for o in zip(b['shot'], b.method)]
+    b = b.sort_values(['shot', 'map'], ascending=[True, False])
     pct = lambda df: df.assign(map=(100*df.map).map('{:.1f}'.format))
     return {'Operators: mAP, and difference with its 95 % interval':
                 pct(a)[['op', 'classes', 'operator', 'map', 'adaptive minus it']].set_index('op'),
             'Few-shot: mAP, and difference with its 95 % interval':
-                pct(b.sort_values(['shot', 'map'], ascending=[True, False]))[['shot', 'method', 'map', 'it minus laso-stack']]
-                .set_index('shot')}
+                pct(b)[['shot', 'method', 'map', 'it minus laso-stack']].set_index('shot')}
+
+# %% ../nbs/56_study.ipynb #7be01a21
+def findings_text(
+    tab:pd.DataFrame, # what `operator_table` returned
+    name:str='adaptive', # operator that the others are compared with
+) -> str: # Markdown
+    "Operators in a table: mAP, and what `name` is better by."
+    tab = tab.assign(case=tab.op+', '+tab.classes)
+    names = [o for o in tab.operator.unique() if o != name]
+    lines = [f"| | {name} | {' | '.join(names)} |", '|---'*(len(names)+2)+'|']
+    for case,g in tab.groupby('case', sort=False):
+        g = g.set_index('operator')
+        cell = lambda r: f"{100*r['map']:.1f}: {100*r['diff']:+.1f} ({100*r['low']:+.1f} to {100*r['high']:+.1f})"
+        lines.append(f"| {case} | {100*g['map'][name]:.1f} | {' | '.join(cell(g.loc[o]) for o in names)} |")
+    return '\n'.join(lines)
+
+def fewshot_text(
+    rows:pd.DataFrame, # of `fewshot_rows`
+    name:str='laso-stack', # method that the others are compared with
+) -> str: # Markdown
+    "Methods in a table: mAP, and what `name` is better by, on the same sets."
+    t = paired_tests(rows.to_dict('records'), name)
+    mean = rows.groupby(['method', 'shot']).map.mean().unstack()
+    shots = list(mean.columns)
+    lines = ['| | '+' | '.join(f'{s} shot | {name} − it | p' for s in shots)+' |', '|---'*(3*len(shots)+1)+'|']
+    for m in mean.sort_values(shots[0], ascending=False).index:
+        row = [m]
+        for s in shots:
+            g = t[(t['shot'] == s) & (t.method == m)]
+            more = ['', '']
+            for d,half,p in g[['diff', 'half', 'p_holm']].values:
+                more = [f'{-100*d:+.2f} ± {100*half:.2f}', f'{p:.2g}']
+            row += [f'{100*mean[s][m]:.1f}', *more]
+        lines.append('| '+' | '.join(row)+' |')
+    return '\n'.join(lines)
+
+def study_plot(
+    tabs:dict, # name of the data -> what `operator_table` returned
+    name:str='adaptive', # operator that the others are compared with
+):
+    "What `name` gains over its rivals, with intervals."
+    fig,axs = plt.subplots(1, len(tabs), figsize=(4*len(tabs), 3), dpi=80, squeeze=False)
+    for ax,(title,tab) in zip(axs[0], tabs.items()):
+        others = [o for o in tab.operator.unique() if o != name]
+        cases = list(dict.fromkeys(zip(tab.op, tab.classes)))
+        for k,o in enumerate(others):
+            g = tab[tab.operator == o].set_index(['op', 'classes']).loc[cases]
+            at,mid = np.arange(len(cases))+.18*(k-(len(others)-1)/2),100*g['diff']
+            ax.errorbar(mid, at, xerr=[mid-100*g.low, 100*g.high-mid], fmt='o', ms=3, lw=1, label=o)
+        ax.axvline(0, color='grey', lw=.5)
+        ax.set_yticks(range(len(cases)), [f'{a}, {b}' for a,b in cases] if ax is axs[0,0] else ['']*len(cases))
+        ax.invert_yaxis()
+        ax.set(title=title, xlabel=f'{name} minus rival, points of mAP')
+    axs[0,0].legend(fontsize=7)
+    fig.tight_layout()
+    return fig
