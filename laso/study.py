@@ -217,7 +217,7 @@ def study_tables(
     mean = rows.groupby(['shot', 'method']).map.mean()
     b['map'] = [mean[o] for o in zip(b['shot'], b.method)]
     b = b.sort_values(['shot', 'map'], ascending=[True, False])
-    pct = lambda df: df.assign(map=(100*df.map).map('{:.1f}'.format))
+    pct = lambda df: df.assign(map=(100*df['map']).map('{:.1f}'.format))
     return {'Operators: mAP, and difference with its 95 % interval':
                 pct(a)[['op', 'classes', 'operator', 'map', 'adaptive minus it']].set_index('op'),
             'Few-shot: mAP, and difference with its 95 % interval':

@@ -274,6 +274,7 @@ def test_bad_option(laso, world, tmp_path, args, parts):
     ('train --ops-epochs 0', ['ops_epochs', 'found 0']),
     ('evaluate --n-pairs 0', ['n_pairs', 'found 0']),
     ('retrieve --n-pairs -3', ['n_pairs', 'found -3']),
+    ('study --like nothing.json', ['settings of a study', 'nothing.json']),
 ])
 def test_bad_number(laso, world, trained, tmp_path, args, parts):
     where = ['--data', world/'data'] if args.startswith('bench') else [trained]
