@@ -12,6 +12,7 @@ __all__ = ['train_adaptive', 'choose', 'boot_pairs', 'operator_rows', 'operator_
 
 # %% ../nbs/56_study.ipynb #af596b4a
 import json
+from contextlib import suppress
 from dataclasses import asdict,fields,replace
 from functools import partial
 from pathlib import Path
@@ -80,15 +81,16 @@ def boot_pairs(
     cols:Tensor, # columns of the classes
     n_pairs:int, # pairs of each operation
     seed:int, # of the draws
-) -> dict: # operation -> rows of the table, (n_pairs, 2)
+) -> dict: # operation -> rows of the table, (n_pairs, 2); without subtraction where no pair can be subtracted
     "Pairs of a bootstrap sample of the validation pictures."
     rng = np.random.default_rng([seed, 1])
     rows = table.valid_ids
     rows = rows[table.labels[rows][:,cols].any(1)]
     rows = rows[torch.from_numpy(rng.integers(len(rows), size=len(rows)))].unique()
     draw = lambda different: rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=rng, different=different)]
-    shared = draw(False)
-    return dict(union=shared, intersection=shared, subtraction=draw(True))
+    res = dict.fromkeys(OPS[:2], draw(False))
+    with suppress(InputError): res['subtraction'] = draw(True)   # where no two pictures are both alike and different
+    return res
 
 def operator_rows(
     table:FeatureTable, # features with labels and splits
@@ -272,7 +274,7 @@ def study_plot(
             at,mid = np.arange(len(cases))+.18*(k-(len(others)-1)/2),100*g['diff']
             ax.errorbar(mid, at, xerr=[mid-100*g.low, 100*g.high-mid], fmt='o', ms=3, lw=1, label=o)
         ax.axvline(0, color='grey', lw=.5)
-        ax.set_yticks(range(len(cases)), [f'{a}, {b}' for a,b in cases] if ax is axs[0,0] else ['']*len(cases))
+        ax.set_yticks(range(len(cases)), [f'{a}, {b}' for a,b in cases])
         ax.invert_yaxis()
         ax.set(title=title, xlabel=f'{name} minus rival, points of mAP')
     axs[0,0].legend(fontsize=7)
