@@ -181,9 +181,10 @@ def study(
 ) -> tuple: # data frames: operators, few-shot
     "Choose, train, compare; what is finished is written at once."
     out = Path(out)
-    chosen = chosen or choose(table, epochs=epochs, **kwargs)
+    elsewhere = chosen is not None
+    if not elsewhere: chosen = choose(table, epochs=epochs, **kwargs)
     with atomic_path(out/'settings.json') as p: p.write_text(json.dumps(chosen, indent=1))
-    starts = best_blends(blend_scores(table))
+    starts = best_blends(blend_scores(table)) if elsewhere else chosen['starts']
     ops = rivals(table, starts, n_seeds=n_seeds, epochs=epochs)
     dfs = [pd.DataFrame(operator_rows(table, ops, n_boot=n_boot)),
            pd.DataFrame(fewshot_rows(table, ops['adaptive'], chosen, n_eps=n_eps))]
