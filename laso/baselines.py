@@ -282,9 +282,12 @@ def pseudo_novel(
     *, share:float=.2, # of the base classes that play novel ones, in (0,1)
     need:int=12, # training pictures that such a class has at least
     valid:float=.3, # of the training pictures that play validation pictures, in (0,1)
+    most:int=2**14, # training pictures, drawn at random where there are more
 ) -> FeatureTable: # training rows and base classes of `table`
     "A table to choose settings on: base classes and training pictures, split like the table itself."
-    rng,rows,labels = np.random.default_rng(seed),table.train_ids,table.base_labels[table.train_ids]
+    rng,rows = np.random.default_rng(seed),table.train_ids
+    if len(rows) > most: rows = rows[torch.from_numpy(rng.permutation(len(rows))[:most]).sort().values]
+    labels = table.base_labels[rows]
     is_valid = torch.zeros(len(rows), dtype=torch.bool)
     is_valid[rng.permutation(len(rows))[:round(valid*len(rows))]] = True
     n_train,n_valid = labels[~is_valid].sum(0),labels[is_valid].sum(0)

@@ -55,7 +55,7 @@ class BenchConfig:
     seed:int=0 # of everything
     episodes:int=20 # support sets for each number of shots
     quick:bool=False # a short run to see that all works
-    ops:str='default' # kind of operators
+    ops:str='adaptive' # kind of operators, one of `KINDS`
     epochs:int=3 # of phase 1
     ops_epochs:int=3 # of phase 2, each of at least 8192 pairs
     n_pairs:int=2000 # evaluation pairs for each operation
@@ -79,6 +79,9 @@ class BenchConfig:
         for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
             n = getattr(self, k)
             if n < 1: raise InputError(f"expected {k} of at least 1, found {n}; give a larger number")
+        if self.ops == 'adaptive' and (self.joint or self.recipe != 'one-cycle'):
+            raise InputError("expected operators of another kind than adaptive for joint training or another recipe, "
+                             "found adaptive; choose mixture, for example")
         if self.end_to_end < 0:
             raise InputError(f"expected epochs from end to end of at least 0, found {self.end_to_end}; give 0 for none")
         if self.size is not None and self.size < 8:
@@ -150,7 +153,7 @@ def sets_for(
     if is_coco2014(table): return official_support_sets(table)
     return support_sets(table, n_eps=cfg.episodes, seed=cfg.seed)
 
-def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'default' else {}
+def _options(table, kind): return dict(nonneg=bool(table.meta.get('nonneg', True))) if kind == 'mixture' else {}
 
 # %% ../nbs/50_bench.ipynb #9831e0bd
 def default_folder(

@@ -54,7 +54,7 @@ def _coco_labels(folder):
     df = pd.concat([df[~valid][::20], df[valid]])
     y = multi_hot([l.split() for l in df.labels], (folder/'classes.txt').read_text().split())
     novel = torch.isin(torch.arange(80), torch.tensor(coco_novel()))
-    return y, torch.from_numpy(df.image.str.contains('val2014').values), novel
+    return y, torch.from_numpy(df.image.str.contains('val2014').to_numpy(copy=True)), novel
 
 
 # %% ../nbs/53c_fewrates.ipynb #c8789736
@@ -105,7 +105,7 @@ def _fewshot_job(n, d, n_sets, labels):
     "Arguments of `fewshot` for a benchmark with one shot."
     table = random_table(n, d, labels=labels)
     sets = support_sets(table, n_shots=(1,), n_eps=n_sets)
-    return table, set_ops('default', d).eval(), random_views(table, sets), sets
+    return table, set_ops('mixture', d).eval(), random_views(table, sets), sets
 
 def fewshot_rates(
     *, n:int=40_137, # validation pictures

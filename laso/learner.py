@@ -107,7 +107,7 @@ class LasoLearner(Learner):
 @delegates(Learner.__init__)
 def laso_learner(
     table:FeatureTable, # features with labels and splits
-    ops:SetOps|str='default', # operators, or one of `KINDS`
+    ops:SetOps|str='mixture', # operators, or one of `KINDS`
     *, weights:LossWeights|None=None, # how much each loss term counts
     focal:bool=False, # focal loss in place of the cross-entropy
     l1:bool=False, # mean absolute error in place of the mean squared one

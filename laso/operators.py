@@ -136,7 +136,7 @@ class MixNet(nn.Module):
         return F.relu(out) if self.nonneg else out
 
 # %% ../nbs/20_operators.ipynb #a8da2012
-KINDS = dict(analytic=Analytic, blend=Blend, adaptive=AdaptiveNet, paper=PaperNet, residual=ResidualNet, default=MixNet)
+KINDS = dict(analytic=Analytic, blend=Blend, adaptive=AdaptiveNet, mixture=MixNet, paper=PaperNet, residual=ResidualNet)
 
 # %% ../nbs/20_operators.ipynb #06299cd8
 class SetOps(nn.Module):

@@ -29,6 +29,7 @@ from .layouts import *
 from .learner import *
 from .mlp import *
 from .pairs import *
+from .adapt import *
 from .operators import *
 from .losses import *
 from .features import *
@@ -141,6 +142,7 @@ def _step(model, loss, opt, batch, dtype):
 
 def _plain(model, *batch): return plain_losses(model.ops, model.classifier, *batch)
 def _stacked(model, fx, fy, lx, ly): return LaSOLoss(ALL_TERMS)(model(fx, fy), lx, ly)
+def _adaptive(model, fx, fy, lx, ly): return judged_loss(model(fx, fy, 0), lx, ly)
 
 def _operations(model, loss, opt, batch, dtype):
     "Multiplications and additions in the matrix products of a training step; they grow with the pairs."
@@ -151,7 +153,9 @@ def _operations(model, loss, opt, batch, dtype):
 def _case(way, loss, size, dtype, kind, d, n_lbl, device):
     "What `_step` takes."
     with no_random(0):
-        model = LaSO(set_ops(kind, d), nn.Linear(d, n_lbl), tautologies=True).train().to(device)
+        ops,head = set_ops('adaptive' if way == 'adaptive' else kind, d),nn.Linear(d, n_lbl)
+        model = Judged(ops, [head.requires_grad_(False)]) if way == 'adaptive' else LaSO(ops, head, tautologies=True)
+        model = model.train().to(device)
         batch = [o.to(device) for o in (*torch.rand(2, size, d), *(torch.rand(2, size, n_lbl) < .05).float())]
     return model, loss, torch.optim.Adam(model.parameters(), 1e-3, fused=way != 'one by one'), batch, dtype
 
@@ -169,7 +173,8 @@ def training_rates(
 ) -> pd.DataFrame: # pairs a second, share of the matrix rate, times the plain loop; medians of the rounds
     "Pairs a second in training operators with all loss terms, plainly and as this package does it."
     cases = [('one by one', _plain, bs, torch.float32), ('stacked', _stacked, bs, torch.float32),
-             ('stacked', _stacked, bs, torch.bfloat16), ('one by one', _plain, small, torch.float32)]
+             ('stacked', _stacked, bs, torch.bfloat16), ('one by one', _plain, small, torch.float32),
+             ('adaptive', _adaptive, bs//2, torch.float32)]
     if compiled: cases.append(('compiled', torch.compile(_stacked), bs, torch.bfloat16))
     steps = [_case(*c, kind, d, n_lbl, device) for c in cases]
     work,rows = [_operations(*s)*1e-9 for s in steps],[]

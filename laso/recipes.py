@@ -63,7 +63,7 @@ RECIPES = {'one-cycle': LasoLearner.fit_ops, 'plateau': LasoLearner.fit_plateau}
 # %% ../nbs/33_recipes.ipynb #4940181e
 def ablation(
     table:FeatureTable, # features with labels and splits
-    ops:str='default', # one of `KINDS`
+    ops:str='mixture', # one of `KINDS`
     *, weights:LossWeights|None=None, # the full loss
     seeds:tuple=(0, 1, 2), # runs of each loss
     epochs:int=3, # of each run

@@ -166,7 +166,7 @@ def rivals(
     seeds = range(n_seeds)
     return {'analytic': [set_ops('analytic', table.width)], 'best blend': [best],
             'paper network': [learned('paper', s, h=min(table.width, 2048)) for s in seeds],
-            'mixture': [learned('default', s) for s in seeds],
+            'mixture': [learned('mixture', s) for s in seeds],
             'adaptive': [train_adaptive(table, starts, s, epochs) for s in seeds]}
 
 def study(

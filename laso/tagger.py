@@ -124,7 +124,7 @@ def scenes_ops(
     if not (path/'operators.json').is_file():   # which is written last
         data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
         with no_random(0):
-            ops = set_ops('default', backbone.width, h=64, nonneg=backbone.nonneg)
+            ops = set_ops('mixture', backbone.width, h=64, nonneg=backbone.nonneg)
             learn = laso_learner(extract(data, backbone), ops, n_pairs=4096, seed=0)
             with learn.no_bar(),learn.no_logging(): save_ops(learn.fit_ops(2, cbs=saved), path)
     saved.remove()

@@ -501,7 +501,7 @@ def good_run(tmp_path_factory):
     path = tmp_path_factory.mktemp('run')/'run'
     t = toy()
     t.save(path/'features')
-    save_ops(set_ops('default', D, h=4), path)
+    save_ops(set_ops('mixture', D, h=4), path)
     views_of(t, support_sets(t, n_shots=(1, 2), n_eps=2)).save(path/'views.safetensors')
     return path
 

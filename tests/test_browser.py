@@ -17,7 +17,7 @@ images = read_folder(scenes_folder(n_train=200, n_valid=150, size=64), n_shot=1)
 images.vocab[0] = '<script>document.title="broken"</script>'
 backbone = create_backbone('test_efficientnet', size=64, weights='random')
 table = extract(images, backbone)
-Explorer(table, images, set_ops('default', table.width), backbone=backbone)'''
+Explorer(table, images, set_ops('mixture', table.width), backbone=backbone)'''
 
 def free_port():
     with socket.socket() as s:

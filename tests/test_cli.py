@@ -269,8 +269,8 @@ def test_bad_option(laso, world, tmp_path, args, parts):
     ('bench --preset best', ['default, paper-inception, paper-resnet50', "'best'"]),
     ('bench --head best', ['linear, mlp', "'best'"]),
     ('fewshot --head best', ['linear, mlp', "'best'"]),
-    ('bench --ops best', ['analytic, blend, adaptive, paper, residual, default', "'best'"]),
-    ('train --ops best', ['analytic, blend, adaptive, paper, residual, default', "'best'"]),
+    ('bench --ops best', ['analytic, blend, adaptive, mixture, paper, residual', "'best'"]),
+    ('train --ops best', ['analytic, blend, adaptive, mixture, paper, residual', "'best'"]),
     ('train --ops-epochs 0', ['ops_epochs', 'found 0']),
     ('evaluate --n-pairs 0', ['n_pairs', 'found 0']),
     ('retrieve --n-pairs -3', ['n_pairs', 'found -3']),
@@ -335,7 +335,7 @@ def test_damaged_stage(laso, trained, file):
 
 def test_other_width(laso, trained):
     "Operators that were trained on the features of another backbone."
-    save_ops(set_ops('default', 7), trained)
+    save_ops(set_ops('mixture', 7), trained)
     for command in 'evaluate', 'fewshot':
         status,_,err = laso(command, trained)
         assert status == 2, err

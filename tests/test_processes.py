@@ -44,7 +44,7 @@ from laso.operators import set_ops,save_ops
 from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
 table = load_features(sys.argv[1])
 torch.manual_seed(0)
-learn = laso_learner(table, set_ops('default', table.width, h=32, p=0.), n_pairs=2048, opt_func=SGD)
+learn = laso_learner(table, set_ops('mixture', table.width, h=32, p=0.), n_pairs=2048, opt_func=SGD)
 with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, .1)
 save_ops(ops, sys.argv[2])
 """

@@ -55,7 +55,7 @@ def with_table(name):
 
 def with_ops(name):
     def f(file, path):
-        save_ops(set_ops('default', 3, h=2), path/'o')
+        save_ops(set_ops('mixture', 3, h=2), path/'o')
         shutil.copy(file, path/'o'/name)
         return load_ops(path/'o')
     return f
@@ -167,7 +167,7 @@ def tagger(tmp_path_factory):
     path = tmp_path_factory.mktemp('tagger')
     backbone = create_backbone('test_efficientnet', size=32, weights='random')
     images = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)) for i in range(4)]
-    ops = set_ops('default', backbone.width, h=4)
+    ops = set_ops('mixture', backbone.width, h=4)
     return FewShotTagger.teach(images, [['a'], ['b'], ['a', 'b'], []], backbone=backbone, ops=ops).export(path/'my.tagger')
 
 def setting(*keys, to):
@@ -209,17 +209,17 @@ def test_tagger_of_other_text(tagger, tmp_path, text):
     save_file(load_file(tagger), tmp_path/'t')
     refused(lambda: load_tagger(tmp_path/'t'))
 
-@pytest.mark.parametrize('config', [dict(kind='default', d=10**9), dict(kind='default', d=3, h=10**12), dict(kind='paper', d=3, h=2**17), dict(kind='residual', d=3, n_blocks=10**9), dict(kind='residual', d=3, n_blocks=-1), dict(kind='default', d='3'), dict(kind='default', d=3.5),
-    dict(kind=['default'], d=3), dict(kind='default'), dict(d=3), dict(kind='default', d=3, h=2, more=1), dict(kind='default', d=3, h=2, p=7), [], 3, None, dict(kind='default', d=4, h=2), dict(kind='default', d=3, h=3)])
+@pytest.mark.parametrize('config', [dict(kind='mixture', d=10**9), dict(kind='mixture', d=3, h=10**12), dict(kind='paper', d=3, h=2**17), dict(kind='residual', d=3, n_blocks=10**9), dict(kind='residual', d=3, n_blocks=-1), dict(kind='mixture', d='3'), dict(kind='mixture', d=3.5),
+    dict(kind=['mixture'], d=3), dict(kind='mixture'), dict(d=3), dict(kind='mixture', d=3, h=2, more=1), dict(kind='mixture', d=3, h=2, p=7), [], 3, None, dict(kind='mixture', d=4, h=2), dict(kind='mixture', d=3, h=3)])
 def test_operators(tmp_path, config):
-    save_ops(set_ops('default', 3, h=2), tmp_path)
+    save_ops(set_ops('mixture', 3, h=2), tmp_path)
     load_ops(tmp_path)
     (tmp_path/'operators.json').write_text(json.dumps(config))
     refused(lambda: load_ops(tmp_path), 'operators.json and operators.safetensors')
 
 def test_operators_of_a_large_file(tmp_path):
     "A settings file above its limit is not even read."
-    save_ops(set_ops('default', 3, h=2), tmp_path)
+    save_ops(set_ops('mixture', 3, h=2), tmp_path)
     with (tmp_path/'operators.json').open('r+b') as f: f.truncate(2**40)
     refused(lambda: load_ops(tmp_path))
 
@@ -228,7 +228,7 @@ def test_sparse_terabytes(tmp_path, name):
     "Files that claim a terabyte and take none."
     reader = {'features.json': with_table('x'), 'operators.json': with_ops('x')}
     good_table(tmp_path/'t')
-    save_ops(set_ops('default', 3, h=2), tmp_path/'o')
+    save_ops(set_ops('mixture', 3, h=2), tmp_path/'o')
     place = {'features.json': tmp_path/'t', 'operators.json': tmp_path/'o', 'operators.safetensors': tmp_path/'o', '000001.xml': tmp_path/'Annotations'}.get(name, tmp_path)
     place.mkdir(exist_ok=True)
     (tmp_path/'ImageSets'/'Main').mkdir(parents=True)
