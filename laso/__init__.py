@@ -45,7 +45,7 @@ Modules:
 - `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.scale`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
-- `laso.stack`: Prototypes and heads that learn from support pictures, from pictures like them, and from what an operator makes of both
+- `laso.stack`: Prototypes and heads that learn from what an operator makes of pictures that look alike, and ensembles of methods
 - `laso.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
 - `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.study`: Settings chosen on classes held out as if they were novel, then one report on those that are

@@ -9,7 +9,7 @@ runs them on the same support sets, and `tune` chooses their settings on splits 
 # %% auto #0
 __all__ = ['BASELINES', 'GRIDS', 'Pool', 'LogisticHeads', 'RidgeHeads', 'MLProtoNet', 'LCProtonets', 'NearestNeighbours',
            'LabelPropagation', 'PoolSmoothing', 'GaussianHallucination', 'CovarianceTransfer', 'FeatureMixup',
-           'contest', 'pseudo_novel', 'tune']
+           'method_scores', 'contest', 'pseudo_novel', 'all_settings', 'best_settings', 'tune']
 
 # %% ../nbs/46_baselines.ipynb #f7e8f38b
 from dataclasses import dataclass,replace
@@ -27,6 +27,7 @@ from .fewshot import *
 from .retrieval import nearest
 
 # %% ../nbs/46_baselines.ipynb #0ef94ab0
+def _tukey(x, power): return F.normalize(x.sign()*x.abs()**power if power != 1 else x, dim=-1)   # the sign is kept
 def _version(x): return x.is_inference() or x._version   # a tensor that was changed in place is another one
 
 class Pool:
@@ -36,11 +37,11 @@ class Pool:
     ):
         self.rows,self._table = table.train_ids,table
         self.x,self.y = F.normalize(table.features(self.rows), dim=-1),table.base_labels[self.rows]
-        self.mean = self.x.mean(0)
-        self._centre = lru_cache(16)(lambda x, _: F.normalize(F.normalize(x, dim=-1)-self.mean, dim=-1))
+        self.mean = lru_cache(4)(lambda power: _tukey(self.x, power).mean(0))
+        self._centre = lru_cache(16)(lambda x, _, power: F.normalize(_tukey(x, power)-self.mean(power), dim=-1))
         self._near = lru_cache(16)(lambda x, _, k: _cosines(self.centred(x), self.z, k))
         self._graph,self.edges,self.base = (lru_cache(4)(f) for f in (self._graph, self._edges, self._base))
-    def centred(self, x): return self._centre(x, _version(x))
+    def centred(self, x, power=1.): return self._centre(x, _version(x), power)
     def raw(self, at): return self._table.features(self.rows[at])
     def positions(self, rows): return torch.searchsorted(self.rows, rows)
     @cached_property
@@ -123,8 +124,9 @@ def _prototypes(z, member):
 @dataclass
 class MLProtoNet:
     "The cosine with the mean of a class."
+    power:float=1. # of every number, before the mean of the pool is taken away
     def __call__(self, x, y, pool, v, rng=None, rows=None):
-        return pool.centred(v) @ _prototypes(pool.centred(x), y).T
+        return pool.centred(v, self.power) @ _prototypes(pool.centred(x, self.power), y).T
 
 # %% ../nbs/46_baselines.ipynb #3eb9b7c7
 @dataclass
@@ -201,8 +203,6 @@ class GaussianHallucination:
         return _head(pool.centred(x), y, pool.centred(v), self.l2, self.made(x, y, pool, rng))
 
 # %% ../nbs/46_baselines.ipynb #f2093b29
-def _tukey(x, power): return F.normalize(x.sign()*x.abs()**power, dim=-1)   # the sign is kept
-
 @dataclass
 class CovarianceTransfer:
     "Logistic heads on examples and samples from calibrated distributions."
@@ -246,34 +246,43 @@ BASELINES = {'logistic': LogisticHeads(), 'ridge': RidgeHeads(1., centre=True), 
 GRIDS = {
     'logistic': [LogisticHeads(l2, c) for l2 in (.03, .1, .3) for c in (False, True)],
     'ridge': [RidgeHeads(l2, c) for l2 in (.1, 1., 10.) for c in (False, True)],
-    'ml-protonet': [MLProtoNet()],
+    'ml-protonet': [MLProtoNet(p) for p in (1., .5)],
     'lc-protonets': [LCProtonets(t) for t in (.03, .1, .3, 1.)],
-    'label-propagation': [LabelPropagation(k, a) for k in (10, 30) for a in (.5, .8, .95)],
-    'nearest-neighbours': [NearestNeighbours(k) for k in (1, 2, 3, 5)],
+    'label-propagation': [LabelPropagation(k, a) for k in (10, 30) for a in (.5, .8, .9, .95)],
+    'nearest-neighbours': [NearestNeighbours(k) for k in (1, 2, 3, 5, 8)],
     'pool-smoothing': [PoolSmoothing(k, w) for k in (5, 10, 20) for w in (1., 2.)],
     'gaussian': [GaussianHallucination(5, s, l2) for s in (.3, 1.) for l2 in (.03, .1, .3)],
     'covariance-transfer': [CovarianceTransfer(5, k, .5, 0., l2) for k in (1, 2) for l2 in (.03, .1, .3)],
     'feature-mixup': [FeatureMixup(5, b, l2) for b in (.5, 2.) for l2 in (.03, .1, .3)]}
 
 # %% ../nbs/46_baselines.ipynb #0b8af8bc
-def contest(
+def method_scores(
     table:FeatureTable, # features with labels and splits
     sets:list, # of `Support`
     methods:dict, # name to method
     *, seed:int=0, # added to the seed of every support set
     show:bool|None=None, # a progress bar; by default only in a terminal
-) -> list: # of dict(shot, episode, method, map)
-    "Score every method on every support set, on the validation pictures of the novel classes."
-    pool,y,res = Pool(table),table.novel_labels,[]
-    v,y_valid = table.features(table.valid_ids),y[table.valid_ids]
-    with progress('running baselines', len(sets), show=show) as step:
+): # yields a `Support` and the scores (n_methods, n, n_way) of the validation pictures
+    "What every method says about the validation pictures, one support set after the other."
+    pool,y,v = Pool(table),table.novel_labels,table.features(table.valid_ids)
+    with progress('running methods', len(sets), show=show) as step:
         for s in sets:
             x,draw = table.features(s.rows),replace(s, seed=s.seed+seed)
             run = lambda name, m: m(x, y[s.rows], pool, v, rng=draw.rng(name), rows=pool.positions(s.rows))
-            maps = mean_ap(torch.stack([run(*o) for o in methods.items()]), y_valid).tolist()
-            res += [dict(shot=s.shot, episode=s.episode, method=m, map=a) for m,a in zip(methods, maps)]
+            yield s,torch.stack([run(*o) for o in methods.items()])
             step()
-    return res
+
+def contest(
+    table:FeatureTable, # features with labels and splits
+    sets:list, # of `Support`
+    methods:dict, # name to method
+    **kwargs, # options of `method_scores`
+) -> list: # of dict(shot, episode, method, map)
+    "mAP of every method on every support set, on the validation pictures of the novel classes."
+    y_valid = table.novel_labels[table.valid_ids]
+    return [dict(shot=s.shot, episode=s.episode, method=m, map=a)
+            for s,scores in method_scores(table, sets, methods, **kwargs)
+            for m,a in zip(methods, mean_ap(scores, y_valid).tolist())]
 
 # %% ../nbs/46_baselines.ipynb #e55c0184
 def pseudo_novel(
@@ -302,17 +311,29 @@ def pseudo_novel(
     return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel, fnames=fnames, meta=table.meta)
 
 # %% ../nbs/46_baselines.ipynb #60fe2167
+def all_settings(
+    grids:dict=GRIDS, # name to the methods to choose from
+) -> dict: # name and number -> method
+    "Every method of the grids, under a name of its own."
+    return {f'{name} {i}': m for name,ms in grids.items() for i,m in enumerate(ms)}
+
+def best_settings(
+    rows:list, # what `contest` returned for `all_settings(grids)`
+    grids:dict=GRIDS, # name to the methods to choose from
+) -> tuple: # table with method, setting, shot, map; and the best method under each name
+    "Mean scores of all settings, and the setting of each method that is best on the average of shots."
+    mean,every = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack(),all_settings(grids)
+    best = {name: every[mean.loc[[f'{name} {i}' for i in range(len(ms))]].mean(1).idxmax()] for name,ms in grids.items()}
+    rows = [(k.rpartition(' ')[0], str(every[k]), shot, v) for (k,shot),v in mean.stack().items() if k in every]
+    return pd.DataFrame(rows, columns=['method', 'setting', 'shot', 'map']),best
+
 def tune(
     tables:list, # of `FeatureTable`, from `pseudo_novel`
     grids:dict=GRIDS, # name to the methods to choose from
     *, n_shots:tuple=(1, 5), # examples of each class
     n_eps:int=10, # support sets of each table and number of shots
 ) -> tuple: # table with method, setting, shot, map; and the best method under each name
-    "Mean scores of all settings, and the setting of each method that is best on the average of shots."
-    names = {f'{name} {i}': (name, m) for name,ms in grids.items() for i,m in enumerate(ms)}
-    methods = {key: m for key,(_,m) in names.items()}
+    "`best_settings` on pseudo-novel classes."
+    methods = all_settings(grids)
     rows = [r for t in tables for r in contest(t, support_sets(t, n_shots=n_shots, n_eps=n_eps), methods)]
-    mean = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack()
-    best = {name: names[mean.loc[[k for k in names if names[k][0] == name]].mean(1).idxmax()][1] for name in grids}
-    rows = [(names[k][0], str(names[k][1]), shot, v) for (k,shot),v in mean.stack().items()]
-    return pd.DataFrame(rows, columns=['method', 'setting', 'shot', 'map']),best
+    return best_settings(rows, grids)

@@ -218,9 +218,10 @@ def study(run:Run, out:OutRun=None,
     "Operators and methods for few examples compared, with settings chosen on classes held out as if they were novel."
     from laso import bench as b, study as st
     table,chosen = _table(run),st.read_settings(like) if like else None
+    views = b.Views.load(run/'views.safetensors') if (run/'views.safetensors').is_file() else None
     few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
     if quick and not like: few['n_splits'] = 1
-    with b.output_folder(out or run) as out: tabs = st.study_tables(*st.study(table, out, chosen=chosen, **few))
+    with b.output_folder(out or run) as out: tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
     b.print_tables(tabs)
     print(f'written to {out}')
 
