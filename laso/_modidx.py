@@ -9,6 +9,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'laso.adapt.PartDL.create_batches': ('adapt.html#partdl.create_batches', 'laso/adapt.py'),
                             'laso.adapt.PartDL.draw': ('adapt.html#partdl.draw', 'laso/adapt.py'),
                             'laso.adapt._differ': ('adapt.html#_differ', 'laso/adapt.py'),
+                            'laso.adapt._of_all': ('adapt.html#_of_all', 'laso/adapt.py'),
                             'laso.adapt._together': ('adapt.html#_together', 'laso/adapt.py'),
                             'laso.adapt.adaptive_learner': ('adapt.html#adaptive_learner', 'laso/adapt.py'),
                             'laso.adapt.best_blends': ('adapt.html#best_blends', 'laso/adapt.py'),

@@ -123,6 +123,12 @@ class Judged(nn.Module):
         head = self.heads[int(part) if self.training else -1]
         return dict(logits={op: head(self.ops(op, fx, fy)) for op in OPS})
 
+def _of_all(z):
+    "The rows of all processes that share a batch: a ranking needs them together."
+    if rank()[1] == 1 or not torch.is_grad_enabled(): return z
+    from torch.distributed.nn.functional import all_gather
+    return torch.cat(all_gather(z))
+
 def judged_loss(
     out:dict, # what `Judged` returned
     lx:Tensor, # labels of x, (bs, n_lbl) in {0,1}
@@ -130,7 +136,7 @@ def judged_loss(
 ) -> Tensor: # scalar
     "Ten times the cross-entropy, and the ranking loss, of all outputs."
     want = targets(lx, ly)
-    parts = [(z, want[k]) for k,z in out['logits'].items()]
+    parts = [(_of_all(z), _of_all(want[k])) for k,z in out['logits'].items()]
     return sum(10*F.binary_cross_entropy_with_logits(*p) + ranking_loss(*p) for p in parts)
 
 # %% ../nbs/36_adapt.ipynb #3d96d23d

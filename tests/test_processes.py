@@ -38,25 +38,30 @@ def test_two_processes_extract_the_same_bytes(runs):
 
 TRAIN = """
 import sys,torch
+from laso.adapt import adaptive_learner
 from laso.features import load_features
 from laso.learner import laso_learner
 from laso.operators import set_ops,save_ops
 from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
 table = load_features(sys.argv[1])
 torch.manual_seed(0)
-learn = laso_learner(table, set_ops('mixture', table.width, h=32, p=0.), n_pairs=2048, opt_func=SGD)
-with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, .1)
+if sys.argv[3] == 'adaptive': learn,lr = adaptive_learner(table, n_pairs=2048),.01
+else: learn,lr = laso_learner(table, set_ops('mixture', table.width, h=32, p=0.), n_pairs=2048),.1
+learn.opt_func = SGD
+with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, lr)
 save_ops(ops, sys.argv[2])
 """
 
-@pytest.mark.parametrize('launcher', LAUNCH)
-def test_two_processes_train_the_same_operators(runs, tmp_path, launcher):
+@pytest.mark.parametrize('kind,launcher,learned', [('mixture', 'torchrun', 'net.3.weight'), ('mixture', 'accelerate', 'net.3.weight'),
+                                                   ('adaptive', 'torchrun', 'net.2.weight')])
+def test_two_processes_train_the_same_operators(runs, tmp_path, kind, launcher, learned):
     (tmp_path/'train.py').write_text(TRAIN)
     for n in (1, 2):
-        p = run([sys.executable, tmp_path/'train.py', runs[1]/'run/features', tmp_path/f'ops{n}'], tmp_path, n, launcher)
+        p = run([sys.executable, tmp_path/'train.py', runs[1]/'run/features', tmp_path/f'ops{n}', kind],
+                tmp_path, n, launcher)
         assert p.returncode == 0, p.stderr
     one,two = (load_file(tmp_path/f'ops{n}/operators.safetensors') for n in (1, 2))
-    assert one['union.net.3.weight'].abs().max() > 0   # it learned something
+    assert one[f'union.{learned}'].abs().max() > 0   # it learned something
     for k in one: torch.testing.assert_close(one[k], two[k], atol=1e-5, rtol=1e-3)
 
 def test_accelerate_extracts_the_same_bytes(runs, tmp_path):
