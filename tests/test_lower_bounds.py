@@ -69,7 +69,7 @@ def test_oldest_versions(place):
     got = subprocess.run([venv/'bin/python', '-c', code, *pins], capture_output=True, text=True, check=True).stdout.split()
     assert all(SpecifierSet(f'=={want}').contains(v) for want,v in zip(pins.values(), got)), got
     # an import of old versions looks for the folder of temporary files, which changes its time
-    run_tests(place, venv, *(f'--deselect=test_cli.py::{o}' for o in ('test_error_in_a_process', 'test_bench_writes')))
+    run_tests(place, venv, *(f'--deselect=tests/test_cli.py::{o}' for o in ('test_error_in_a_process', 'test_bench_writes')))
 
 @pytest.mark.slow
 @pytest.mark.parametrize('python', PYTHONS)
