@@ -323,7 +323,8 @@ def best_settings(
 ) -> tuple: # table with method, setting, shot, map; and the best method under each name
     "Mean scores of all settings, and the setting of each method that is best on the average of shots."
     mean,every = pd.DataFrame(rows).groupby(['method', 'shot'], sort=False).map.mean().unstack(),all_settings(grids)
-    best = {name: every[mean.loc[[f'{name} {i}' for i in range(len(ms))]].mean(1).idxmax()] for name,ms in grids.items()}
+    top = lambda name, n: mean.loc[[f'{name} {i}' for i in range(n)]].mean(1).idxmax()
+    best = {name: every[top(name, len(ms))] for name,ms in grids.items()}
     rows = [(k.rpartition(' ')[0], str(every[k]), shot, v) for (k,shot),v in mean.stack().items() if k in every]
     return pd.DataFrame(rows, columns=['method', 'setting', 'shot', 'map']),best
 

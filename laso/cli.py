@@ -7,9 +7,9 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Data', 'Backbone', 'Weights', 'Size', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Ops', 'Epochs',
-           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'SkipBad', 'Run', 'OutRun',
-           'app', 'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train', 'evaluate',
-           'retrieve', 'fewshot', 'teach', 'tag', 'compare', 'study', 'perf', 'main']
+           'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Log', 'BF16', 'OpsBF16', 'SkipBad', 'Run',
+           'OutRun', 'app', 'Version', 'Pictures', 'Taught', 'FromRun', 'options', 'bench', 'extract', 'train',
+           'evaluate', 'retrieve', 'fewshot', 'teach', 'tag', 'compare', 'study', 'perf', 'main']
 
 # %% ../nbs/51_cli.ipynb #6aaa3549
 import os,shlex,sys,warnings
@@ -40,6 +40,8 @@ Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, th
 Balanced = Annotated[bool, typer.Option('--balanced', help='Few-shot scores on pictures resampled to balance classes.')]
 Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv: tensorboard, wandb or mlflow.')]
 BF16 = Annotated[bool, typer.Option('--bf16', help='Compute in bfloat16, faster on machines with units for it.')]
+OpsBF16 = Annotated[bool, typer.Option('--bf16', help='Train in bfloat16; adaptive operators, which need few matrix '
+                                                       'products, stay in float32.')]
 SkipBad = Annotated[bool, typer.Option('--skip-bad', help="Go on without pictures that can't be decoded.")]
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
 OutRun = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: RUN]')]
@@ -100,7 +102,7 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
 # %% ../nbs/51_cli.ipynb #a825bbd7
 @app.command()
 def train(run:Run, out:OutRun=None, ops:Ops='adaptive', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3,
-          bf16:BF16=False):
+          bf16:OpsBF16=False):
     "Train operators on the base classes."
     from laso import bench as b
     cfg = b.BenchConfig(ops=ops, seed=seed, drop_novel=drop_novel, ops_epochs=ops_epochs)
@@ -221,7 +223,8 @@ def study(run:Run, out:OutRun=None,
     views = b.Views.load(run/'views.safetensors') if (run/'views.safetensors').is_file() else None
     few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
     if quick and not like: few['n_splits'] = 1
-    with b.output_folder(out or run) as out: tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
+    with b.output_folder(out or run) as out:
+        tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
     b.print_tables(tabs)
     print(f'written to {out}')
 

@@ -150,5 +150,6 @@ def select(
 # %% ../nbs/46b_stack.ipynb #c5dba91b
 STACKS = [Stack(common=c) for c in (1., 2., 4., 8.)] + [Stack(near=2., common=2.)] + \
          [Stack(heads=1., head_near=w) for w in (0., .5, 1.)]
-WITH_OPERATORS = [Stack(common=c, inter=i, pairs=p) for c in (0., 2.) for i,p in ((2.,0.), (4.,0.), (0.,2.), (4.,2.), (2.,4.))] + \
+WITH_OPERATORS = [Stack(common=c, inter=i, pairs=p) for c in (0., 2.)
+                  for i,p in ((2.,0.), (4.,0.), (0.,2.), (4.,2.), (2.,4.))] + \
                  [Stack(heads=1., head_inter=i, head_pairs=p) for i,p in ((.5,0.), (0.,1.), (0.,2.), (.5,1.))]
