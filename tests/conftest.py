@@ -1,6 +1,6 @@
-"What all tests share: one thread a process, a cache of their own, and a way to run something in a clean process."
+"What all tests share: one thread a process, a cache of their own, a free port, and a way to run something in a clean process."
 import multiprocessing as mp
-import os, re, sys
+import os, re, socket, sys
 from functools import cache
 from pathlib import Path
 import pytest
@@ -16,6 +16,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if 'LASO_CACHE' not in os.environ: os.environ['LASO_CACHE'] = str(config.cache.mkdir('laso'))
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 @cache
 def _server():

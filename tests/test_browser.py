@@ -1,7 +1,8 @@
 "The widget in JupyterLab, in a real browser: it shows up, answers clicks and shows names from outside as text."
-import json, os, shutil, socket, subprocess, sys, time, urllib.request
+import json, os, shutil, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
+from conftest import free_port
 
 CHROMIUM = next((p for o in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(o))), None)
 pytest.importorskip('playwright', reason='playwright is not installed')
@@ -18,11 +19,6 @@ images.vocab[0] = '<script>document.title="broken"</script>'
 backbone = create_backbone('test_efficientnet', size=64, weights='random')
 table = extract(images, backbone)
 Explorer(table, images, set_ops('mixture', table.width), backbone=backbone)'''
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 @pytest.fixture(scope='module')
 def url(tmp_path_factory):

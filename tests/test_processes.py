@@ -1,8 +1,9 @@
 "Several processes share a run; a killed one goes on; tables of 16 bits."
-import json,os,platform,shutil,signal,socket,subprocess,sys
+import json,os,platform,shutil,signal,subprocess,sys
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import free_port
 import torch
 from safetensors.torch import load_file
 
@@ -10,11 +11,6 @@ LAUNCH = dict(torchrun='torch.distributed.run --standalone --nproc-per-node=2 --
     # accelerate starts several processes without MPI only where it is told of several GPUs; laso finds none and uses gloo
     accelerate='accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no '
                '--dynamo_backend no --main_process_port {port} --no_python')   # old versions of accelerate know no port 0
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('localhost', 0))
-        return s.getsockname()[1]
 
 def run(cmd, cache, processes=1, launcher='torchrun', **kwargs):
     env = dict(os.environ, LASO_CACHE=str(cache), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
