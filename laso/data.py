@@ -203,9 +203,9 @@ def check_images(
 ) -> None:
     "Decode every picture and refuse the folder if some can't be."
     if bad := _unreadable(data):
-        raise InputError(f"expected pictures that can be decoded, found {len(bad)} of {len(data)} that can't: "
-                         f"{name_unreadable(data.fnames, bad)}; replace the files or leave them out, for "
-                         "example with --skip-bad")
+        raise InputError(f"expected pictures that can be decoded in {data.folder}, found {len(bad)} of {len(data)} "
+                         f"that can't: {name_unreadable(data.fnames, bad)}; replace the files or leave them out, "
+                         "for example with --skip-bad")
 
 # %% ../nbs/11_data.ipynb #6c6e14ef
 def skip_bad(

