@@ -30,6 +30,7 @@ Modules:
 - `laso.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
+- `laso.logic`: Operators that know which directions of the features mean something, and do logic there
 - `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
 - `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
 - `laso.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once

@@ -23,6 +23,7 @@ from .core import *
 from .features import *
 from .labels import *
 from .blends import *
+from .logic import *
 from .operators import *
 from .losses import *
 from .pairs import *
@@ -140,6 +141,17 @@ def judged_loss(
     return sum(10*F.binary_cross_entropy_with_logits(*p) + ranking_loss(*p) for p in parts)
 
 # %% ../nbs/36_adapt.ipynb #3d96d23d
+def _untrained(x, starts, known, seed, **kwargs):
+    "Operators that have seen real features, and know directions that mean something."
+    if known: kwargs['k'] = sum(len(b) for _,b in known)
+    kind,d = 'logic' if known else 'adaptive',x.shape[1]
+    with no_random(seed): ops = SetOps(*(KINDS[kind](op, d, member=starts[op][0], **kwargs) for op in OPS))
+    ops.config = dict(kind=kind, d=d, **kwargs)
+    for m in ops.modules():
+        if hasattr(m, 'see'): m.see(x)
+        if hasattr(m, 'know'): m.know(*known)
+    return ops
+
 def _together(model): return [[p for p in model.parameters() if p.requires_grad]]   # one rate for all
 
 def adaptive_learner(
@@ -154,6 +166,7 @@ def adaptive_learner(
     fit_rows:int=2**17, # images at the most that a classifier is fitted on
     seed:int=0, # of the split, the pairs and the networks
     device:str|None=None, # cpu or cuda; by default cuda where there is one
+    logic:bool=True, # `LogicNet`, or only the `AdaptiveNet` in it
     **kwargs, # arguments of `AdaptiveNet`
 ) -> LasoLearner:
     "A learner for adaptive operators on the base classes of `table`."
@@ -163,10 +176,10 @@ def adaptive_learner(
     x,y,parts = table.x,table.base_labels,[rows[i::n_parts] for i in range(n_parts)]
     if any((y[p].sum(0) < 2).all() for p in parts): parts = [rows]   # too few pictures to do without a third of them
     rest = [rows[~torch.isin(rows, p)] if len(parts) > 1 else rows for p in parts]
-    with no_random(seed): ops = SetOps(*(AdaptiveNet(op, x.shape[1], member=starts[op][0], **kwargs) for op in OPS))
-    ops.config = dict(kind='adaptive', d=x.shape[1], **kwargs)
-    for op in OPS: getattr(ops, op).see(x[rows[:fit_rows]])
-    model = Judged(ops, [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in (*rest, rows)])
+    heads = [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in (*rest, rows)]
+    real = x[rows[:fit_rows]]
+    ops = _untrained(real, starts, latent_directions(real, heads[-1], seed=seed) if logic else (), seed, **kwargs)
+    model = Judged(ops, heads)
     dl = lambda ps,n,**kw: PartDL(x, y, ps, n_pairs=n, bs=bs, seed=seed, **kw)
     dls = DataLoaders(dl(parts, n_pairs or max(8192, len(rows))), dl([held], 1024, redraw=False),
                       device=usable_device(device))

@@ -55,7 +55,7 @@ class BenchConfig:
     seed:int=0 # of everything
     episodes:int=20 # support sets for each number of shots
     quick:bool=False # a short run to see that all works
-    ops:str='adaptive' # kind of operators, one of `KINDS`
+    ops:str='logic' # kind of operators, one of `KINDS`
     epochs:int=3 # of phase 1
     ops_epochs:int=3 # of phase 2, each of at least 8192 pairs
     n_pairs:int=2000 # evaluation pairs for each operation
@@ -79,9 +79,9 @@ class BenchConfig:
         for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
             n = getattr(self, k)
             if n < 1: raise InputError(f"expected {k} of at least 1, found {n}; give a larger number")
-        if self.ops == 'adaptive' and (self.joint or self.recipe != 'one-cycle'):
-            raise InputError("expected operators of another kind than adaptive for joint training or another recipe, "
-                             "found adaptive; choose mixture, for example")
+        if self.ops in ('logic', 'adaptive') and (self.joint or self.recipe != 'one-cycle'):
+            raise InputError("expected operators of another kind than logic or adaptive for joint training or another "
+                             f"recipe, found {self.ops}; choose mixture, for example")
         if self.end_to_end < 0:
             raise InputError(f"expected epochs from end to end of at least 0, found {self.end_to_end}; give 0 for none")
         if self.size is not None and self.size < 8:
@@ -112,7 +112,9 @@ def features_for(
 
 def _learner(table, cfg, **kwargs):
     "A learner, and what fits it; adaptive operators have their own (and nothing to gain from bfloat16)."
-    if cfg.ops == 'adaptive': return adaptive_learner(table, seed=cfg.seed, drop_novel=cfg.drop_novel),fit_adaptive
+    if cfg.ops in ('logic', 'adaptive'):
+        learn = adaptive_learner(table, seed=cfg.seed, drop_novel=cfg.drop_novel, logic=cfg.ops == 'logic')
+        return learn,fit_adaptive
     ops = set_ops(cfg.ops, table.width, **_options(table, cfg.ops))
     learn = laso_learner(table, ops, seed=cfg.seed, drop_novel=cfg.drop_novel, joint=cfg.joint, bs=cfg.bs, **kwargs)
     return learn,RECIPES[cfg.recipe]

@@ -30,7 +30,7 @@ Seed = Annotated[int, typer.Option(min=0, help='Of everything that is drawn.')]
 Episodes = Annotated[int, typer.Option(help='Support sets for each number of shots.')]
 Out = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: runs/NAME-DATE]')]
 Quick = Annotated[bool, typer.Option('--quick', help='A short run, to see that everything works.')]
-Ops = Annotated[str, typer.Option(help='Kind of operators: adaptive, mixture, blend, analytic, paper or residual.')]
+Ops = Annotated[str, typer.Option(help='Kind of operators: logic, adaptive, mixture, blend, analytic, paper, residual.')]
 Epochs = Annotated[int, typer.Option(help='Epochs of fine-tuning.')]
 OpsEpochs = Annotated[int, typer.Option(help='Epochs of the operators, each of at least 8192 pairs.')]
 EndToEnd = Annotated[int, typer.Option(help='Epochs in which the backbone is trained together with the operators.')]
@@ -40,7 +40,7 @@ Head = Annotated[str, typer.Option(help="Few-shot classifier: linear, or mlp, th
 Balanced = Annotated[bool, typer.Option('--balanced', help='Few-shot scores on pictures resampled to balance classes.')]
 Log = Annotated[Optional[list[str]], typer.Option(help='A log beside history.csv: tensorboard, wandb or mlflow.')]
 BF16 = Annotated[bool, typer.Option('--bf16', help='Compute in bfloat16, faster on machines with units for it.')]
-OpsBF16 = Annotated[bool, typer.Option('--bf16', help='Train in bfloat16; adaptive operators, which need few matrix '
+OpsBF16 = Annotated[bool, typer.Option('--bf16', help='Train in bfloat16; logic and adaptive, which need few matrix '
                                                        'products, stay in float32.')]
 SkipBad = Annotated[bool, typer.Option('--skip-bad', help="Go on without pictures that can't be decoded.")]
 Run = Annotated[Path, typer.Argument(help='Folder that `laso extract` wrote.')]
@@ -67,7 +67,7 @@ def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 @app.command()
 def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
           episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
-          drop_novel:DropNovel=False, ops:Ops='adaptive',
+          drop_novel:DropNovel=False, ops:Ops='logic',
           epochs:Epochs=3, ops_epochs:OpsEpochs=3, end_to_end:EndToEnd=0, n_pairs:Pairs=2000,
           preset:Preset='default', head:Head='linear', balanced:Balanced=False, log:Log=None,
           skip_bad:SkipBad=False):
@@ -101,7 +101,7 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
 
 # %% ../nbs/51_cli.ipynb #a825bbd7
 @app.command()
-def train(run:Run, out:OutRun=None, ops:Ops='adaptive', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3,
+def train(run:Run, out:OutRun=None, ops:Ops='logic', seed:Seed=0, drop_novel:DropNovel=False, ops_epochs:OpsEpochs=3,
           bf16:OpsBF16=False):
     "Train operators on the base classes."
     from laso import bench as b

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from .core import *
 from .files import *
 from .blends import *
+from .logic import *
 
 # %% ../nbs/20_operators.ipynb #f49abdbc
 class Analytic(nn.Module):
@@ -136,7 +137,8 @@ class MixNet(nn.Module):
         return F.relu(out) if self.nonneg else out
 
 # %% ../nbs/20_operators.ipynb #a8da2012
-KINDS = dict(analytic=Analytic, blend=Blend, adaptive=AdaptiveNet, mixture=MixNet, paper=PaperNet, residual=ResidualNet)
+KINDS = dict(analytic=Analytic, blend=Blend, adaptive=AdaptiveNet, logic=LogicNet, mixture=MixNet, paper=PaperNet,
+             residual=ResidualNet)
 
 # %% ../nbs/20_operators.ipynb #06299cd8
 class SetOps(nn.Module):
@@ -196,7 +198,7 @@ def ops_from(
 ) -> SetOps: # in evaluation mode
     "Operators that come from anywhere; a `ValueError` says what does not fit."
     if not isinstance(config, dict): raise ValueError('other settings')
-    for k,most in dict(d=2**16, h=2**16, n_blocks=64).items():
+    for k,most in dict(d=2**16, h=2**16, n_blocks=64, k=2**16).items():
         v = config.get(k)
         if v is not None and not (isinstance(v, int) and 1 <= v <= most):
             raise ValueError(f'{k} {v!r} where 1 to {most} can be')

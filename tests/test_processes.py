@@ -46,7 +46,7 @@ from laso.operators import set_ops,save_ops
 from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
 table = load_features(sys.argv[1])
 torch.manual_seed(0)
-if sys.argv[3] == 'adaptive': learn,lr = adaptive_learner(table, n_pairs=2048),.01
+if sys.argv[3] == 'logic': learn,lr = adaptive_learner(table, n_pairs=2048),.01
 else: learn,lr = laso_learner(table, set_ops('mixture', table.width, h=32, p=0.), n_pairs=2048),.1
 learn.opt_func = SGD
 with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, lr)
@@ -54,7 +54,7 @@ save_ops(ops, sys.argv[2])
 """
 
 @pytest.mark.parametrize('kind,launcher,learned', [('mixture', 'torchrun', 'net.3.weight'), ('mixture', 'accelerate', 'net.3.weight'),
-                                                   ('adaptive', 'torchrun', 'net.2.weight')])
+                                                   ('logic', 'torchrun', 'net.net.2.weight')])
 def test_two_processes_train_the_same_operators(runs, tmp_path, kind, launcher, learned):
     (tmp_path/'train.py').write_text(TRAIN)
     for n in (1, 2):
