@@ -35,14 +35,12 @@ from .baselines import pseudo_novel
 
 # %% ../nbs/36_adapt.ipynb #b4e10e72
 def blend_scores(
-    table:FeatureTable, # features with labels and splits; only training rows and base classes are used
-    *, seeds:tuple=(0, 1, 2), # of the pseudo-novel splits
-    n_pairs:int=1000, # pairs of each operation and split
+    tables:list, # of `FeatureTable`, from `pseudo_novel`
+    *, n_pairs:int=1000, # pairs of each operation and split
 ) -> pd.DataFrame: # op, member, matched, classes, seed, map in [0,1]
     "mAP of every member of the family, on pseudo-novel splits."
     res = []
-    for seed in seeds:
-        t = pseudo_novel(table, seed)
+    for seed,t in enumerate(tables):
         heads,x = evaluation_heads(t),t.x[t.train_ids]
         for classes,cols in class_columns(t).items():
             pairs = evaluation_pairs(t, cols, n_pairs=n_pairs, seed=seed)
@@ -68,7 +66,7 @@ def usual_starts(
     table:FeatureTable, # features with labels and splits; only training rows and base classes are used
 ) -> dict: # op -> (member, matched)
     "`best_blends` of the table, or `START` where it has too few pictures or classes for pseudo-novel ones."
-    try: return best_blends(blend_scores(table))
+    try: return best_blends(blend_scores([pseudo_novel(table, seed) for seed in range(3)]))
     except InputError: return {op: (START[op], True) for op in OPS}
 
 # %% ../nbs/36_adapt.ipynb #7c7cf942

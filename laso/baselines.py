@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix,diags,hstack,identity,vstack
 from scipy.sparse.linalg import cg
 from .core import *
+from .data import ImageSet
 from .features import *
 from .heads import *
 from .metrics import *
@@ -286,17 +287,17 @@ def contest(
 
 # %% ../nbs/46_baselines.ipynb #e55c0184
 def pseudo_novel(
-    table:FeatureTable, # features with labels and splits
+    data:FeatureTable|ImageSet, # with labels and splits
     seed:int=0, # of the classes and rows
     *, share:float=.2, # of the base classes that play novel ones, in (0,1)
     need:int=12, # training pictures that such a class has at least
     valid:float=.3, # of the training pictures that play validation pictures, in (0,1)
     most:int=2**14, # training pictures, drawn at random where there are more
-) -> FeatureTable: # training rows and base classes of `table`
-    "A table to choose settings on: base classes and training pictures, split like the table itself."
-    rng,rows = np.random.default_rng(seed),table.train_ids
+) -> FeatureTable|ImageSet: # training rows and base classes of `data`
+    "Something to choose settings on: base classes and training pictures, split like the data itself."
+    rng,rows = np.random.default_rng(seed),data.train_ids
     if len(rows) > most: rows = rows[torch.from_numpy(rng.permutation(len(rows))[:most]).sort().values]
-    labels = table.base_labels[rows]
+    labels = data.base_labels[rows]
     is_valid = torch.zeros(len(rows), dtype=torch.bool)
     is_valid[rng.permutation(len(rows))[:round(valid*len(rows))]] = True
     n_train,n_valid = labels[~is_valid].sum(0),labels[is_valid].sum(0)
@@ -307,8 +308,9 @@ def pseudo_novel(
     n = min(len(fit), labels.shape[1]-1, max(1, round(share*labels.shape[1])))
     novel = torch.zeros(labels.shape[1], dtype=torch.bool)
     novel[fit[rng.permutation(len(fit))[:n]]] = True
-    fnames = [table.fnames[i] for i in rows]
-    return FeatureTable(table.x[rows], labels, table.base_vocab, is_valid, novel, fnames=fnames, meta=table.meta)
+    fnames,args = [data.fnames[i] for i in rows],(labels, data.base_vocab, is_valid, novel)
+    if isinstance(data, FeatureTable): return FeatureTable(data.x[rows], *args, fnames=fnames, meta=data.meta)
+    return ImageSet(data.path, fnames, *args, name=f'{data.name}-pseudo-{seed}', folder=data.folder.name)
 
 # %% ../nbs/46_baselines.ipynb #60fe2167
 def all_settings(

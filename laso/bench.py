@@ -30,6 +30,7 @@ from .features import *
 from .operators import *
 from .learner import *
 from .adapt import *
+from .baselines import pseudo_novel
 from .joint import *
 from .decisions import *
 from .expressions import *
@@ -68,6 +69,7 @@ class BenchConfig:
     balanced:bool=False # score few-shot heads on validation pictures resampled to balance the novel classes
     log:tuple=() # names of `LOGGERS`
     skip_bad:bool=False # leave out pictures that can't be decoded
+    pseudo:int|None=None # seed of base classes that play novel ones, to choose settings on (`pseudo_novel`)
 
     def __post_init__(self):
         for k,names in dict(preset=PRESETS, ops=KINDS, recipe=RECIPES, head=HEADS).items():
@@ -103,6 +105,7 @@ def features_for(
 ) -> tuple: # images, backbone, features
     "Pictures, the backbone after phase 1, and the table of features."
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
+    if cfg.pseudo is not None: images = pseudo_novel(images, cfg.pseudo)
     if scored: _check_scored(images, cfg)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with no_random(cfg.seed): backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights)

@@ -86,11 +86,13 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
 def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False, seed:Seed=0,
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
             drop_novel:DropNovel=False, epochs:Epochs=3, bf16:BF16=False, skip_bad:SkipBad=False,
-            float16:Annotated[bool, typer.Option('--float16', help='Keep features in 16 bits, half the size.')]=False):
+            float16:Annotated[bool, typer.Option('--float16', help='Keep features in 16 bits, half the size.')]=False,
+            pseudo:Annotated[Optional[int], typer.Option(min=0, help='Leave out novel classes and validation pictures, and '
+                'split the rest with this seed as if it were all: for `laso study --split`.')]=None):
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs,
-                        skip_bad=skip_bad)
+                        skip_bad=skip_bad, pseudo=pseudo)
     with b.output_folder(out, data) as out:
         images,net,table = b.features_for(cfg, bf16=bf16, dtype='float16' if float16 else 'float32')
         views = b.compute_views(images, net, b.sets_for(table, cfg), seed=seed)
@@ -216,12 +218,16 @@ def study(run:Run, out:OutRun=None,
           like:Annotated[Optional[Path], typer.Option(help='Take the settings of this study, a settings.json.')]=None,
           episodes:Annotated[int, typer.Option(min=2, help='Support sets for each number of shots.')]=100,
           seeds:Annotated[int, typer.Option(min=1, help='Of training the operators.')]=3,
+          split:Annotated[Optional[list[Path]], typer.Option(help='Choose settings on this folder, which `laso extract '
+              '--pseudo` wrote; give it several times.')]=None,
           quick:Annotated[bool, typer.Option('--quick', help='Few of everything, to see that all works.')]=False):
     "Operators and methods for few examples compared, with settings chosen on classes held out as if they were novel."
     from laso import bench as b, study as st
+    if like and split: raise b.InputError('expected --like or --split, found both; settings are taken or chosen, not both')
     table,chosen = _table(run),st.read_settings(like) if like else None
     views = b.Views.load(run/'views.safetensors') if (run/'views.safetensors').is_file() else None
     few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
+    if split: few['splits'] = [_table(o) for o in split]
     if quick and not like: few['n_splits'] = 1
     with b.output_folder(out or run) as out:
         tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))

@@ -62,7 +62,7 @@ def latent_directions(
 # %% ../nbs/20c_logic.ipynb #435f57df
 class LogicNet(nn.Module):
     "An adaptive operator whose output is moved, along directions that mean something, towards what logic asks for."
-    SHARES = dict(union=(1., .25), intersection=(.25, .25), subtraction=(1., .25))   # along classes, along components
+    SHARES = dict(union=(.5, 0.), intersection=(.25, .25), subtraction=(.5, .25))   # along classes, along components
     def __init__(self,
         op:str, # one of `OPS`
         d:int, # width of the features

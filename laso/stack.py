@@ -51,11 +51,12 @@ class Stack:
     head_near:float=0. # weight of neighbours as examples for the heads, together, against that of a support picture
     head_inter:float=0. # likewise of their intersections with the support picture
     head_pairs:float=0. # weight of intersections of support pictures, together, against that of all support pictures
+    power:float=1. # of every number, before the mean of the pool is taken away
     k:int=10 # neighbours
     l2:float=.3 # penalty on the heads' weights
 
     def __call__(self, x, y, pool, v, rng=None, rows=None):
-        s,q = _Examples(self, x, y, pool, rows),pool.centred(v)
+        s,q = _Examples(self, x, y, pool, rows),pool.centred(v, self.power)
         parts = (1-self.heads, lambda: q @ s.prototypes().T),(self.heads, lambda: apply_heads(s.head()[None], q)[0])
         return sum(w*spread(f()) for w,f in parts if w)
 
@@ -64,25 +65,27 @@ class _Examples:
     "What a `Stack` learns from, for one support set."
     def __init__(self, stack, x, y, pool, rows):
         self.o,self.x,self.y,self.pool = stack,x,y,pool
-        self.z = pool.centred(x)
+        self.z,self.pool_z = self.centred(x),self.centred(pool.x)
         self.free = torch.ones(len(pool.rows), dtype=torch.bool)
         if rows is not None: self.free[rows] = False      # a support picture is no neighbour
         self.w,self.at = self._nearest(self.z)
 
+    def centred(self, x): return self.pool.centred(x, self.o.power)
+
     def _nearest(self, z):
         "Cosines and positions in the pool of the k nearest, (n, k) each."
-        return (z @ self.pool.z.T).masked_fill(~self.free, -1).topk(self.o.k)
+        return (z @ self.pool_z.T).masked_fill(~self.free, -1).topk(self.o.k)
 
     @torch.no_grad()
-    def both(self, a, b): return self.pool.centred(self.o.ops('intersection', a, b))
+    def both(self, a, b): return self.centred(self.o.ops('intersection', a, b))
 
-    def near(self): return weighted_mean(self.pool.z[self.at], self.w)
+    def near(self): return weighted_mean(self.pool_z[self.at], self.w)
 
     def prototypes(self):
         o,first = self.o,F.normalize(self.y.T @ F.normalize(self.z+self.near(), dim=-1), dim=-1)
         w,at = self._nearest(first)
         res = self.y.T @ self.z + o.near*F.normalize(self.y.T @ self.near(), dim=-1)
-        if o.common: res = res + o.common*weighted_mean(self.pool.z[at], w)
+        if o.common: res = res + o.common*weighted_mean(self.pool_z[at], w)
         if o.ops and (o.inter or o.pairs):
             res = res + torch.stack([self._intersections(c, at[c], w[c]) for c in range(len(at))])
         return F.normalize(res, dim=-1)
@@ -95,7 +98,7 @@ class _Examples:
             res = res + self.o.inter*F.normalize(weighted_mean(made, w.expand(n, k)).mean(0), dim=-1)
         if self.o.pairs:
             i,j = torch.triu_indices(n, n, 1)
-            made = self.both(x[i], x[j]) if n > 1 else self.pool.centred(x)
+            made = self.both(x[i], x[j]) if n > 1 else self.centred(x)
             res = res + self.o.pairs*F.normalize(made.mean(0), dim=-1)
         return res
 
@@ -110,7 +113,7 @@ def head(self:_Examples):
     w = self.w.clamp(min=1e-6)
     parts,twice = [(self.z, self.y, torch.ones(n))],self.y.repeat_interleave(k, 0)
     each = (w/w.sum(1, keepdim=True)).flatten()
-    if o.head_near: parts.append((self.pool.z[self.at].flatten(0, 1), twice, o.head_near*each))
+    if o.head_near: parts.append((self.pool_z[self.at].flatten(0, 1), twice, o.head_near*each))
     if o.ops and o.head_inter:
         made = self.both(self.x.repeat_interleave(k, 0), self.pool.raw(self.at.flatten()))
         parts.append((made, twice, o.head_inter*each))
@@ -148,8 +151,8 @@ def select(
     return best[1]
 
 # %% ../nbs/46b_stack.ipynb #c5dba91b
-STACKS = [Stack(common=c) for c in (1., 2., 4., 8.)] + [Stack(near=2., common=2.)] + \
+STACKS = [Stack(common=c, power=p) for c in (1., 4.) for p in (1., .5)] + [Stack(near=2., common=2.)] + \
          [Stack(heads=1., head_near=w) for w in (0., .5, 1.)]
-WITH_OPERATORS = [Stack(common=c, inter=i, pairs=p) for c in (0., 2.)
-                  for i,p in ((2.,0.), (4.,0.), (0.,2.), (4.,2.), (2.,4.))] + \
+WITH_OPERATORS = [Stack(common=c, inter=i, pairs=n, power=p) for p in (1., .5)
+                  for c,i,n in ((0.,2.,0.), (0.,0.,1.), (0.,0.,2.), (0.,4.,2.), (2.,0.,2.))] + \
                  [Stack(heads=1., head_inter=i, head_pairs=p) for i,p in ((.5,0.), (0.,1.), (0.,2.), (.5,1.))]
