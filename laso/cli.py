@@ -30,7 +30,7 @@ Seed = Annotated[int, typer.Option(min=0, help='Of everything that is drawn.')]
 Episodes = Annotated[int, typer.Option(help='Support sets for each number of shots.')]
 Out = Annotated[Optional[Path], typer.Option(help='Folder for the results.  [default: runs/NAME-DATE]')]
 Quick = Annotated[bool, typer.Option('--quick', help='A short run, to see that everything works.')]
-Ops = Annotated[str, typer.Option(help='Kind of operators: logic, adaptive, mixture, blend, analytic, paper, residual.')]
+Ops = Annotated[str, typer.Option(help='Kind: logic, adaptive, mixture, blend, analytic, paper, residual.')]
 Epochs = Annotated[int, typer.Option(help='Epochs of fine-tuning.')]
 OpsEpochs = Annotated[int, typer.Option(help='Epochs of the operators, each of at least 8192 pairs.')]
 EndToEnd = Annotated[int, typer.Option(help='Epochs in which the backbone is trained together with the operators.')]
@@ -87,8 +87,8 @@ def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', froze
             episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None, size:Size=None,
             drop_novel:DropNovel=False, epochs:Epochs=3, bf16:BF16=False, skip_bad:SkipBad=False,
             float16:Annotated[bool, typer.Option('--float16', help='Keep features in 16 bits, half the size.')]=False,
-            pseudo:Annotated[Optional[int], typer.Option(min=0, help='Leave out novel classes and validation pictures, and '
-                'split the rest with this seed as if it were all: for `laso study --split`.')]=None):
+            pseudo:Annotated[Optional[int], typer.Option(min=0, help='Leave out novel classes and validation pictures '
+                'and split the rest, with this seed, as if it were all: for `laso study --split`.')]=None):
     "Fine-tune the backbone unless it is frozen, and compute the features of all pictures."
     from laso import bench as b
     cfg = b.BenchConfig(data, backbone, weights, size, frozen, drop_novel, seed, episodes, quick, epochs=epochs,
@@ -223,12 +223,12 @@ def study(run:Run, out:OutRun=None,
           quick:Annotated[bool, typer.Option('--quick', help='Few of everything, to see that all works.')]=False):
     "Operators and methods for few examples compared, with settings chosen on classes held out as if they were novel."
     from laso import bench as b, study as st
-    if like and split: raise b.InputError('expected --like or --split, found both; settings are taken or chosen, not both')
+    if like and split: raise b.InputError('expected --like or --split, found both; leave one of them out')
     table,chosen = _table(run),st.read_settings(like) if like else None
     views = b.Views.load(run/'views.safetensors') if (run/'views.safetensors').is_file() else None
     few = dict(n_seeds=1, n_eps=2, n_boot=2, epochs=1) if quick else dict(n_seeds=seeds, n_eps=episodes)
     if split: few['splits'] = [_table(o) for o in split]
-    if quick and not like: few['n_splits'] = 1
+    if quick and not like: few.update(n_splits=1, n_sets=2)
     with b.output_folder(out or run) as out:
         tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
     b.print_tables(tabs)

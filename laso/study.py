@@ -53,21 +53,21 @@ CLASSES = {type(m).__name__: type(m) for m in (*BASELINES.values(), Stack())}
 
 def _settings(m): return {k: v for k,v in vars(m).items() if k != 'ops'}
 def _ensemble(methods, counts):
-    return [dict(weight=w, method=type(m).__name__, **_settings(m)) for m,w in zip(methods, counts) if w]
+    return [dict(share=w, method=type(m).__name__, **_settings(m)) for m,w in zip(methods, counts) if w]
 
 def ensemble(
-    parts:list, # of dict(weight, method, and its settings)
+    parts:list, # of dict(share, method, and its settings)
     ops:SetOps|None=None, # for those that use operators
 ) -> Ensemble:
     "An ensemble from its settings."
-    methods = [CLASSES[p['method']](**{k: v for k,v in p.items() if k not in ('weight', 'method')}) for p in parts]
-    return Ensemble([replace(m, ops=ops) if isinstance(m, Stack) else m for m in methods], [p['weight'] for p in parts])
+    methods = [CLASSES[p['method']](**{k: v for k,v in p.items() if k not in ('share', 'method')}) for p in parts]
+    return Ensemble([replace(m, ops=ops) if isinstance(m, Stack) else m for m in methods], [p['share'] for p in parts])
 
 def choose(
     table:FeatureTable, # features with labels and splits; only training rows and base classes are used
     *, splits:list|None=None, # pseudo-novel splits, `FeatureTable`s; by default `pseudo_novel(table, seed)`
     n_splits:int=4, # number of these
-    n_eps:int=10, # support sets of each split and number of shots
+    n_sets:int=10, # support sets of each split and number of shots
     n_shots:tuple=(1, 5), # examples of each class
     epochs:int=3, # of the operators
 ) -> dict: # starts, baselines and ensembles, to be written as JSON
@@ -79,7 +79,7 @@ def choose(
     for seed,t in enumerate(splits):
         ops = train_logic(t, starts, seed, epochs)
         methods = without | {f'with {i}': replace(m, ops=ops) for i,m in enumerate(WITH_OPERATORS)}
-        sets,y = support_sets(t, n_shots=n_shots, n_eps=n_eps),t.novel_labels[t.valid_ids]
+        sets,y = support_sets(t, n_shots=n_shots, n_eps=n_sets),t.novel_labels[t.valid_ids]
         for s,got in method_scores(t, sets, methods):
             rows += [dict(method=m, shot=s.shot, map=a) for m,a in zip(methods, mean_ap(got, y).tolist())]
             scores[s.shot].append(torch.stack([spread(o) for o in got]).half()); targets[s.shot].append(y)
@@ -122,7 +122,8 @@ def operator_rows(
             for op,p in boot_pairs(table, cols, n_pairs, b).items():
                 want,(x,y) = label_op(op, *table.labels[:,cols][p].unbind(1)),table.features(p).unbind(1)
                 with torch.no_grad():
-                    outs = {(k, i): heads[classes](o(op, x, y)) for k,seeds in operators.items() for i,o in enumerate(seeds)}
+                    outs = {(k, i): heads[classes](o(op, x, y))
+                            for k,seeds in operators.items() for i,o in enumerate(seeds)}
                     outs[KNOWS, 0] = fuzzy(op, heads[classes](x)+1, heads[classes](y)+1)
                 res += [dict(op=op, classes=classes, operator=k, seed=i, replicate=b, map=mean_ap(z, want).item())
                         for (k,i),z in outs.items()]
@@ -226,7 +227,7 @@ def read_settings(
     try:
         res = read_json(file, 2**20)
         parts = [p for both in res['ensembles'].values() for k in ('without', 'laso') for p in both[k]]
-        fit = all(p['weight'] > 0 and 'ops' not in p and ensemble([p]) for p in parts)
+        fit = all(p['share'] > 0 and 'ops' not in p and ensemble([p]) for p in parts)
         fit = fit and all(type(BASELINES[k])(**v) for k,v in res['baselines'].items())
     except (ValueError, KeyError, TypeError, AttributeError): fit = False
     if not fit: raise InputError(f"expected the settings of a study in {file}, found something else; "

@@ -275,6 +275,7 @@ def test_bad_option(laso, world, tmp_path, args, parts):
     ('evaluate --n-pairs 0', ['n_pairs', 'found 0']),
     ('retrieve --n-pairs -3', ['n_pairs', 'found -3']),
     ('study --like nothing.json', ['settings of a study', 'nothing.json']),
+    ('study --like nothing.json --split there', ['--like or --split', 'both']),
 ])
 def test_bad_number(laso, world, trained, tmp_path, args, parts):
     where = ['--data', world/'data'] if args.startswith('bench') else [trained]
@@ -290,6 +291,18 @@ def trained(laso, world, tmp_path):
     assert laso('extract', *options(world), '--frozen', '--out', run)[0] == 0
     assert laso('train', run, '--ops', 'analytic')[0] == 0
     return run
+
+def test_study_on_a_split(laso, world, trained, tmp_path):
+    "Settings chosen on pictures that were split before they became features."
+    split = tmp_path/'split'
+    assert laso('extract', *options(world), '--frozen', '--pseudo', 0, '--out', split)[0] == 0
+    mine,all_ = (read_json(o/'features/features.json') for o in (split, trained))
+    base = [c for c,novel in zip(all_['vocab'], all_['novel']) if not novel]
+    assert mine['vocab'] == base and any(mine['novel']) and len(mine['is_valid']) == all_['is_valid'].count(False)
+    status,text,err = laso('study', trained, '--split', split, '--quick', '--out', tmp_path/'study')
+    assert status == 0, err
+    assert 'laso-ensemble' in text and 'knows the classes' in text
+    assert names(tmp_path/'study') == ['fewshot.csv', 'operators.csv', 'settings.json']
 
 @pytest.mark.parametrize('out', ['file', 'file/sub'])
 def test_bad_output(laso, world, trained, tmp_path, monkeypatch, out):
