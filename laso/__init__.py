@@ -6,7 +6,7 @@ classes can be turned into many. The method is that of
 
 Modules:
 
-- `laso.adapt`: Operators that start from the best blend and are judged by classifiers that have not seen their pictures
+- `laso.adapt`: Operators that start from the best blend, are judged by classifiers that have not seen their pictures, and end with logic
 - `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
 - `laso.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
