@@ -107,7 +107,8 @@ def _tensorboard(folder):
 
 def _wandb(folder):
     import wandb
-    return EpochLogger((wandb.run or wandb.init(project='laso', dir=str(folder))).log)
+    run = wandb.run or wandb.init(project='laso', dir=str(folder))
+    return EpochLogger(partial(run.log, commit=True))   # an epoch shows when it ends, not with the next one
 
 def _mlflow(folder):
     import mlflow
