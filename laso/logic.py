@@ -33,10 +33,10 @@ def fuzzy(
     return torch.logsumexp(torch.stack([a, b, a+b]), 0)
 
 # %% ../nbs/20c_logic.ipynb #17ba31e4
-def _components(x, n, seed):
+def _components(x, n, seed, least):
     "Independent components of features, of variance 1, rare on the positive side, (<=n, d)."
     mean,dirs = principal(x, min(n, len(x)//4))
-    dirs = dirs[:,((x-mean) @ dirs).std(0) > 1e-3*x.std()]   # the others are what x lacks
+    dirs = dirs[:,((x-mean) @ dirs).std(0) > least]   # along the others there is nothing but rounding
     if dirs.shape[1] < 2: return x[:0]
     s = ((x-mean) @ dirs).numpy()
     with warnings.catch_warnings():
@@ -56,7 +56,7 @@ def latent_directions(
     W,b = (o.detach().cpu().float() for o in (head.weight, head.bias))
     x = x[torch.from_numpy(np.random.default_rng(seed).permutation(len(x))[:most])].float()
     mean,q = x.mean(0),torch.linalg.qr(W.T)[0]
-    C = _components(x-mean - (x-mean) @ q @ q.T, n_sources, seed)
+    C = _components(x-mean - (x-mean) @ q @ q.T, n_sources, seed, 1e-3*(x-mean).std())
     return (W, b+1), (C, -(C @ mean)-.5)
 
 # %% ../nbs/20c_logic.ipynb #435f57df

@@ -12,6 +12,7 @@ from laso.decisions import class_scores, decision_scores, pr_curves
 from laso.losses import ALIKE, TERMS, LaSO, LaSOLoss, LossWeights, focal_loss
 from laso.metrics import average_precision, mean_ap, mean_ci
 from laso.mlp import HeadLinear
+from laso.logic import LogicNet
 from laso.operators import KINDS, set_ops
 from laso.retrieval import label_iou, nearest
 from test_metrics import problems, reference, same, ties
@@ -174,9 +175,11 @@ def operators(kind, d=4):
     "Small operators without dropout, none of whose weights is special."
     torch.manual_seed(0)
     known = inspect.signature(KINDS[kind]).parameters
-    ops = set_ops(kind, d, **{k: v for k,v in dict(h=5, p=0.).items() if k in known}).double()
+    ops = set_ops(kind, d, **{k: v for k,v in dict(h=5, p=0., k=3).items() if k in known}).double()
     with torch.no_grad():
         for p in ops.parameters(): p.add_(.3*torch.randn_like(p))
+        for m in ops.modules():
+            if isinstance(m, LogicNet): m.know((torch.randn(2, d), torch.randn(2)), (torch.randn(1, d), torch.randn(1)))
     return ops
 
 def away_from_ties(bs=4, d=4):
