@@ -35,7 +35,7 @@ def fuzzy(
 # %% ../nbs/20c_logic.ipynb #17ba31e4
 def _components(x, n, seed, least):
     "Independent components of features, of variance 1, rare on the positive side, (<=n, d)."
-    mean,dirs = principal(x, min(n, len(x)//4))
+    mean,dirs = principal(x, min(n, len(x)//16))   # of fewer pictures, components are chance
     dirs = dirs[:,((x-mean) @ dirs).std(0) > least]   # along the others there is nothing but rounding
     if dirs.shape[1] < 2: return x[:0]
     s = ((x-mean) @ dirs).numpy()
