@@ -60,9 +60,12 @@ def disk(tmp_path):
     folder.mkdir()
     def mount(options):
         again = 'remount,' if folder.is_mount() else ''
-        p = subprocess.run(['mount', '-t', 'tmpfs', '-o', again+options, 'none', folder], capture_output=True, text=True)
-        if p.returncode: pytest.skip(f'needs the right to mount a disk: {p.stderr.strip()}')
-        return folder
+        for _ in range(6000):   # a disk can't become read-only while a file on it is open for writing
+            p = subprocess.run(['mount', '-t', 'tmpfs', '-o', again+options, 'none', folder], capture_output=True, text=True)
+            if not p.returncode: return folder
+            if 'busy' not in p.stderr: break
+            time.sleep(.01)
+        pytest.skip(f'needs the right to mount a disk: {p.stderr.strip()}')
     if shutil.which('mount') is None: pytest.skip('needs the command mount')
     yield mount
     if folder.is_mount(): subprocess.run(['umount', folder], check=True)
@@ -104,6 +107,28 @@ def test_read_only(stage, where, reference, server, disk, tmp_path):
     assert status == 2, said
     one_sentence(said, 'Read-only file system', str(before))
     if where == 'out': assert {k: content(p) for k,p in files(before/'out').items()} == {k: content(p) for k,p in ref.former.items()}
+
+@pytest.mark.parametrize('where', ['cache', 'out'])
+@pytest.mark.parametrize('n', [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_read_only_in_mid_run(where, n, reference, server, disk, tmp_path):
+    "The run ends well, if all was written, or with one sentence; with rights again it goes on from what was finished."
+    ref,rng,places = reference('bench'),random.Random(n),dict(cache=tmp_path/'cache', out=tmp_path/'out')
+    for i in range(n):
+        places[where] = disk('rw,size=400m')/f'{where}{i}'
+        other = 'out' if where == 'cache' else 'cache'
+        places[other] = tmp_path/f'{other}{i}'
+        server.start(*ref.args(places['out']), cache=places['cache'])
+        time.sleep(rng.uniform(.05, .9)*ref.seconds)
+        disk('ro')
+        status,said,_ = server.end()
+        if status:
+            assert status == 2, said
+            one_sentence(said, 'Read-only file system', str(places[where]))
+        disk('rw')
+        finished = ref.check(places['cache'], places['out'])
+        status,said,_ = server.run(*ref.args(places['out']), cache=places['cache'])
+        assert status == 0, said
+        ref.check_end(places['cache'], places['out'], finished)
 
 @pytest.mark.parametrize('stage', ['bench', 'teach'])
 @pytest.mark.parametrize('n', [2, pytest.param(12, marks=pytest.mark.slow)])
