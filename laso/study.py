@@ -66,7 +66,7 @@ def ensemble(
 def choose(
     table:FeatureTable, # features with labels and splits; only training rows and base classes are used
     *, splits:list|None=None, # pseudo-novel splits, `FeatureTable`s; by default `pseudo_novel(table, seed)`
-    n_splits:int=4, # number of these
+    n_splits:int=8, # number of these
     n_sets:int=10, # support sets of each split and number of shots
     n_shots:tuple=(1, 5), # examples of each class
     epochs:int=3, # of the operators
@@ -75,20 +75,26 @@ def choose(
     splits = splits or [pseudo_novel(table, seed) for seed in range(n_splits)]
     starts,grids = best_blends(blend_scores(splits)),GRIDS | dict(stack=STACKS)
     without = all_settings(grids)
-    rows,scores,targets = [],{s: [] for s in n_shots},{s: [] for s in n_shots}
+    rows,libraries = [],{s: Library() for s in n_shots}
     for seed,t in enumerate(splits):
         ops = train_logic(t, starts, seed, epochs)
         methods = without | {f'with {i}': replace(m, ops=ops) for i,m in enumerate(WITH_OPERATORS)}
         sets,y = support_sets(t, n_shots=n_shots, n_eps=n_sets),t.novel_labels[t.valid_ids]
         for s,got in method_scores(t, sets, methods):
             rows += [dict(method=m, shot=s.shot, map=a) for m,a in zip(methods, mean_ap(got, y).tolist())]
-            scores[s.shot].append(torch.stack([spread(o) for o in got]).half()); targets[s.shot].append(y)
-    n,every = len(without),[*without.values(), *WITH_OPERATORS]
-    chosen = lambda shot, m: _ensemble(every[:m], select([o[:m] for o in scores[shot]], targets[shot]))
+            libraries[s.shot].add(got, y, group=seed if len(splits) > 1 else s.episode)
     best = best_settings(rows, GRIDS)[1]
     return dict(starts={op: [m, bool(matched)] for op,(m,matched) in starts.items()},
                 baselines={k: asdict(m) for k,m in best.items()},
-                ensembles={s: dict(without=chosen(s, n), laso=chosen(s, len(every))) for s in n_shots})
+                ensembles={s: _ensembles(lib, [*without.values(), *WITH_OPERATORS], len(without))
+                           for s,lib in libraries.items()})
+
+def _ensembles(library, methods, n):
+    "Without and with operators, if they earn their place: what they gain on groups that took no part in the choice."
+    gain = paired_ci(library.held_out(), library.held_out(n))
+    earned = gain.mean > gain.half
+    return dict(without=_ensemble(methods, library.select(n)), laso=_ensemble(methods, library.select(None if earned else n)),
+                gain=dict(mean=gain.mean, half=gain.half))
 
 # %% ../nbs/56_study.ipynb #3dbf2a15
 def study_pairs(
