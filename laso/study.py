@@ -49,7 +49,7 @@ def train_logic(
     learn = adaptive_learner(table, starts=starts, seed=seed)
     with learn.no_bar(), learn.no_logging(): return fit_adaptive(learn, epochs)
 
-CLASSES = {type(m).__name__: type(m) for m in (*BASELINES.values(), Stack())}
+CLASSES = {type(m).__name__: type(m) for m in (*BASELINES.values(), Stack(), UnionSoftmax())}
 
 def _settings(m): return {k: v for k,v in vars(m).items() if k != 'ops'}
 def _ensemble(methods, counts):
@@ -61,7 +61,7 @@ def ensemble(
 ) -> Ensemble:
     "An ensemble from its settings."
     methods = [CLASSES[p['method']](**{k: v for k,v in p.items() if k not in ('share', 'method')}) for p in parts]
-    return Ensemble([replace(m, ops=ops) if isinstance(m, Stack) else m for m in methods], [p['share'] for p in parts])
+    return Ensemble([replace(m, ops=ops) if hasattr(m, 'ops') else m for m in methods], [p['share'] for p in parts])
 
 def choose(
     table:FeatureTable, # features with labels and splits; only training rows and base classes are used
@@ -92,8 +92,7 @@ def choose(
 def _ensembles(library, methods, n):
     "Without and with operators, if they earn their place: what they gain on groups that took no part in the choice."
     gain = paired_ci(library.held_out(), library.held_out(n))
-    earned = gain.mean > gain.half
-    return dict(without=_ensemble(methods, library.select(n)), laso=_ensemble(methods, library.select(None if earned else n)),
+    return dict(without=_ensemble(methods, library.select(n)), laso=_ensemble(methods, library.select(None if gain.mean > 0 else n)),
                 gain=dict(mean=gain.mean, half=gain.half))
 
 # %% ../nbs/56_study.ipynb #3dbf2a15
