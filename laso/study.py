@@ -297,7 +297,7 @@ def fewshot_text(
             g = t[(t['shot'] == s) & (t.method == m)]
             more = ['', '']
             for d,half,p in g[['diff', 'half', 'p_holm']].values:
-                more = [f'{-100*d:+.2f} ± {100*half:.2f}', f'{p:.2g}']
+                more = [f'{0-100*d:+.2f} ± {100*half:.2f}', f'{p:.2g}']
             row += [f'{100*mean[s][m]:.1f}', *more]
         lines.append('| '+' | '.join(row)+' |')
     return '\n'.join(lines)
