@@ -199,8 +199,9 @@ class Library:
     ) -> np.ndarray: # (n_groups,) in [0,1]
         "Mean mAP on each group of the ensemble that was chosen on the other groups."
         res,groups = [],np.array(self.groups)
-        if len(set(self.groups)) < 2: raise InputError(f"expected at least two groups of support sets, found {len(set(self.groups))}; "
-                                                       "add support sets or splits")
+        if len(set(self.groups)) < 2:
+            raise InputError(f"expected at least two groups of support sets, found {len(set(self.groups))}; "
+                             "add support sets or splits")
         for g in np.unique(groups):
             counts = self.select(m, sets=np.flatnonzero(groups != g))
             res.append(np.mean([self.score(i, counts) for i in np.flatnonzero(groups == g)]))

@@ -92,8 +92,8 @@ def choose(
 def _ensembles(library, methods, n):
     "Without and with operators, if they earn their place: what they gain on groups that took no part in the choice."
     gain = paired_ci(library.held_out(), library.held_out(n))
-    return dict(without=_ensemble(methods, library.select(n)), laso=_ensemble(methods, library.select(None if gain.mean > 0 else n)),
-                gain=dict(mean=gain.mean, half=gain.half))
+    chosen = lambda m: _ensemble(methods, library.select(m))
+    return dict(without=chosen(n), laso=chosen(None if gain.mean > 0 else n), gain=dict(mean=gain.mean, half=gain.half))
 
 # %% ../nbs/56_study.ipynb #3dbf2a15
 def study_pairs(
@@ -104,8 +104,9 @@ def study_pairs(
     "Pairs of validation pictures."
     rows = table.valid_ids
     rows = rows[table.labels[rows][:,cols].any(1)]
-    draw = lambda different: rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=np.random.default_rng([1, different]),
-                                             different=different)]
+    def draw(different):
+        rng = np.random.default_rng([1, different])
+        return rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=rng, different=different)]
     res = dict.fromkeys(OPS[:2], draw(False))
     with suppress(InputError): res['subtraction'] = draw(True)   # where no two pictures are both alike and different
     return res
@@ -135,7 +136,8 @@ def operator_rows(
         for op,p in study_pairs(table, cols, n_pairs).items():
             want,(x,y) = label_op(op, *table.labels[:,cols][p].unbind(1)),table.features(p).unbind(1)
             with torch.no_grad():
-                outs = {(k, i): heads[classes](o(op, x, y)) for k,seeds in operators.items() for i,o in enumerate(seeds)}
+                outs = {(k, i): heads[classes](o(op, x, y))
+                        for k,seeds in operators.items() for i,o in enumerate(seeds)}
                 outs[KNOWS, 0] = fuzzy(op, heads[classes](x)+1, heads[classes](y)+1)
             logits = torch.stack([*outs.values()])
             for b in range(n_boot+1):
@@ -155,7 +157,8 @@ def operator_table(
         for other,o in maps.items():
             d = maps[name][:,:,None]-o[:,None]
             low,high = np.quantile(d[1:], [.025, .975])
-            res.append(dict(op=op, classes=classes, operator=other, map=o[0].mean(), diff=d[0].mean(), low=low, high=high))
+            res.append(dict(op=op, classes=classes, operator=other, map=o[0].mean(), diff=d[0].mean(),
+                            low=low, high=high))
     return pd.DataFrame(res)
 
 # %% ../nbs/56_study.ipynb #5c75b10a
