@@ -54,7 +54,7 @@ class Pool:
         parts = torch.arange(len(y)).split(2**14)
         return sum(y[p].T @ self.raw(p).float() for p in parts)/y.sum(0)[:,None]
     def means(self, x, y, near=0., k=10):
-        "Mean features (n_way, d), not scaled, of examples, joined by `near` times the mean of the `k` nearest in the pool."
+        "Mean features (n_way, d), not scaled, of examples, and `near` times the mean of their `k` nearest in the pool."
         own = y.T @ x/y.sum(0)[:,None].clamp(min=1)
         return own if not near else (own + near*self.raw(self.nearest(own, k)[1]).float().mean(1))/(1+near)
     @cached_property
