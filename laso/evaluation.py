@@ -11,6 +11,7 @@ __all__ = ['class_columns', 'evaluation_heads', 'untouched', 'evaluation_pairs',
            'evaluate']
 
 # %% ../nbs/44_evaluation.ipynb #fc06b69e
+from contextlib import nullcontext,suppress
 import numpy as np
 import pandas as pd
 import torch
@@ -56,6 +57,7 @@ def evaluation_pairs(
     cols:Tensor, # columns of the classes
     *, n_pairs:int=2000, # pairs
     seed:int=0, # of the draw
+    partial:bool=False, # leave out subtraction where no pair can be subtracted; by default an error
 ) -> dict: # operation -> rows of the table, (n_pairs, 2)
     "Pairs of validation images for each operation."
     rows = table.valid_ids
@@ -63,8 +65,9 @@ def evaluation_pairs(
     def draw(different):
         rng = np.random.default_rng([seed, different])
         return rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=rng, different=different)]
-    shared = draw(False)
-    return dict(union=shared, intersection=shared, subtraction=draw(True))
+    res = dict.fromkeys(OPS[:2], draw(False))
+    with suppress(InputError) if partial else nullcontext(): res['subtraction'] = draw(True)
+    return res
 
 # %% ../nbs/44_evaluation.ipynb #1bb02702
 def score_operator(
