@@ -29,6 +29,7 @@ from .retrieval import nearest
 
 # %% ../nbs/46_baselines.ipynb #0ef94ab0
 def _tukey(x, power): return F.normalize(x.sign()*x.abs()**power if power != 1 else x, dim=-1)   # the sign is kept
+def _means(z, member): return member.T @ z/member.sum(0)[:,None].clamp(min=1)   # of rows (n, d) by membership (n, m)
 def _version(x): return x.is_inference() or x._version   # a tensor that was changed in place is another one
 
 class Pool:
@@ -55,7 +56,7 @@ class Pool:
         return sum(y[p].T @ self.raw(p).float() for p in parts)/y.sum(0)[:,None]
     def means(self, x, y, near=0., k=10):
         "Mean features (n_way, d), not scaled, of examples, and `near` times the mean of their `k` nearest in the pool."
-        own = y.T @ x/y.sum(0)[:,None].clamp(min=1)
+        own = _means(x, y)
         return own if not near else (own + near*self.raw(self.nearest(own, k)[1]).float().mean(1))/(1+near)
     @cached_property
     def factor(self):
@@ -130,7 +131,7 @@ class RidgeHeads:
 # %% ../nbs/46_baselines.ipynb #2c1a9cca
 def _prototypes(z, member):
     "Means (m, d) of the rows of `z` (n, d) by membership (n, m), of norm 1."
-    return F.normalize(member.T @ z/member.sum(0)[:,None].clamp(min=1), dim=-1)
+    return F.normalize(_means(z, member), dim=-1)
 
 @dataclass
 class MLProtoNet:

@@ -198,11 +198,10 @@ class Library:
         m:int|None=None, # choose among the first `m` methods, by default all
     ) -> np.ndarray: # (n_groups,) in [0,1]
         "Mean mAP on each group of the ensemble that was chosen on the other groups."
-        res,groups = [],np.array(self.groups)
-        if len(set(self.groups)) < 2:
-            raise InputError(f"expected at least two groups of support sets, found {len(set(self.groups))}; "
-                             "add support sets or splits")
-        for g in np.unique(groups):
+        res,groups,every = [],np.array(self.groups),np.unique(self.groups)
+        if len(every) < 2:
+            raise InputError(f"expected at least two groups of support sets, found {len(every)}; add support sets or splits")
+        for g in every:
             counts = self.select(m, sets=np.flatnonzero(groups != g))
             res.append(np.mean([self.score(i, counts) for i in np.flatnonzero(groups == g)]))
         return np.array(res)
