@@ -112,11 +112,9 @@ def test_read_only(stage, where, reference, server, disk, tmp_path):
 @pytest.mark.parametrize('n', [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_read_only_in_mid_run(where, n, reference, server, disk, tmp_path):
     "The run ends well, if all was written, or with one sentence; with rights again it goes on from what was finished."
-    ref,rng,places = reference('bench'),random.Random(n),dict(cache=tmp_path/'cache', out=tmp_path/'out')
+    ref,rng = reference('bench'),random.Random(n)
     for i in range(n):
-        places[where] = disk('rw,size=400m')/f'{where}{i}'
-        other = 'out' if where == 'cache' else 'cache'
-        places[other] = tmp_path/f'{other}{i}'
+        places = {o: tmp_path/f'{o}{i}' for o in ('cache', 'out')} | {where: disk('rw,size=400m')/f'{where}{i}'}
         server.start(*ref.args(places['out']), cache=places['cache'])
         time.sleep(rng.uniform(.05, .9)*ref.seconds)
         disk('ro')
