@@ -200,7 +200,8 @@ class Library:
         "Mean mAP on each group of the ensemble that was chosen on the other groups."
         res,groups,every = [],np.array(self.groups),np.unique(self.groups)
         if len(every) < 2:
-            raise InputError(f"expected at least two groups of support sets, found {len(every)}; add support sets or splits")
+            raise InputError(f"expected at least two groups of support sets, found {len(every)}; "
+                             "add support sets or splits")
         for g in every:
             counts = self.select(m, sets=np.flatnonzero(groups != g))
             res.append(np.mean([self.score(i, counts) for i in np.flatnonzero(groups == g)]))
