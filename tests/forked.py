@@ -17,7 +17,7 @@ features.CHUNK,checkpoints.EVERY,tagger.scenes_ops.__defaults__ = 16,.3,(150,)
 bench.laso_learner,bench._options = partial(bench.laso_learner, n_pairs=1024),lambda table,kind: dict(h=64)
 """
 SERVER = SMALL+"""
-import json, os, signal, sys
+import faulthandler, json, os, signal, sys
 import matplotlib.pyplot
 for line in sys.stdin:
     job = json.loads(line)
@@ -29,6 +29,7 @@ for line in sys.stdin:
         os.chdir(job['cwd'])
         sys.argv = ['laso', *job['args']]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.dump_traceback_later(400, exit=True)   # a run that hangs says where
         exec(job['before'])
         try: laso.cli.main()
         except SystemExit as e: status = e.code or 0
