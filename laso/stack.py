@@ -212,7 +212,8 @@ WITHOUT_OPERATORS = GRIDS | {
     'stack': [Stack(common=c, power=p) for c in (1., 4.) for p in (1., .5)] + [Stack(near=2., common=2.)] +
              [Stack(heads=1., head_near=w) for w in (0., .5, 1.)]}
 WITH_OPERATORS = {
-    'intersection-stack': [Stack(common=c, inter=i, pairs=n, power=p) for p in (1., .5)
-                           for c,i,n in ((0.,2.,0.), (0.,0.,1.), (0.,0.,2.), (0.,4.,2.), (2.,0.,2.))] +
-                          [Stack(heads=1., head_inter=i, head_pairs=p) for i,p in ((.5,0.), (0.,1.), (0.,2.), (.5,1.))],
+    'intersection-stack':
+        [Stack(common=c, inter=i, pairs=n, power=p) for p in (1., .5)
+         for c,i,n in ((0.,2.,0.), (0.,0.,1.), (0.,0.,2.), (0.,4.,2.), (2.,0.,2.))] +
+        [Stack(heads=1., head_inter=i, head_pairs=p) for i,p in ((.5,0.), (0.,1.), (0.,2.), (.5,1.))],
     'union-softmax': [UnionSoftmax(temperature=t, near=w) for t in (.05, .1, .15) for w in (0., 1.)]}
