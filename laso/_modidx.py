@@ -798,6 +798,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'laso.tagger.Photos.name': ('tagger.html#photos.name', 'laso/tagger.py'),
                              'laso.tagger._backbone': ('tagger.html#_backbone', 'laso/tagger.py'),
                              'laso.tagger._check_tags': ('tagger.html#_check_tags', 'laso/tagger.py'),
+                             'laso.tagger._content': ('tagger.html#_content', 'laso/tagger.py'),
                              'laso.tagger._finite': ('tagger.html#_finite', 'laso/tagger.py'),
                              'laso.tagger._from_csv': ('tagger.html#_from_csv', 'laso/tagger.py'),
                              'laso.tagger._hub': ('tagger.html#_hub', 'laso/tagger.py'),

@@ -118,6 +118,8 @@ def create_backbone(
     device:str|None=None, # cpu or cuda; by default cuda where there is one
 ) -> Backbone: # in evaluation mode
     "A pretrained network without its classifier."
+    if size is not None and size < 8:
+        raise InputError(f"expected a size of at least 8 pixels, found {size}; give a larger number")
     packaged = name == DEFAULT_BACKBONE and weights is None
     make,sd = partial(_body, name, size, weights is None and not packaged),None
     if isinstance(weights, dict): sd = weights

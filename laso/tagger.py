@@ -87,14 +87,20 @@ def read_taught(
     folder = Path(folder)
     if (folder/'labels.csv').is_file(): return _from_csv(folder)
     if not folder.is_dir(): raise InputError(f"expected a folder of pictures, found no {folder}; check the path")
-    tags = {}
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')):
-        for p in find_pictures(sub): tags.setdefault(p.name, (p, []))[1].append(sub.name)
+    tags,subs = {},sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    for sub in subs:
+        for p in find_pictures(sub): tags.setdefault((p.name, _content(p)), (p, []))[1].append(sub.name)
     if not tags:
         raise InputError(f"expected labels.csv and images/, or a sub-folder of pictures for each tag, found neither in "
                          f"{folder}; sort a few pictures of each tag into sub-folders")
     paths,labels = zip(*tags.values())
+    if empty := [p.name for p in subs if not any(p.name in l for l in labels)]:
+        tell(f"left out folders without a picture: {name_all(empty)}")
     return list(paths),list(labels)
+
+def _content(p):
+    try: return digest(p)
+    except OSError: return p   # said later, with all others that can't be opened
 
 def _from_csv(folder):
     rows,cols = _read_csv(folder/'labels.csv')
@@ -173,6 +179,9 @@ class FewShotTagger:
         photos = Photos(images)
         names = _check_tags(labels, len(photos))
         backbone = backbone or create_backbone()
+        if backbone.size > SIZE:
+            raise InputError(f"expected a backbone that sees at most {SIZE} pixels, found {backbone.size}; "
+                             "choose a smaller size")
         if ops == 'scenes': ops = scenes_ops(backbone)
         x = extract_images(backbone, photos, show=show)
         y = np.array([[float(t in l) for t in names] for l in labels], np.float32)
@@ -198,8 +207,8 @@ class FewShotTagger:
     @property
     def report(self) -> str:
         "What was learned, and what the augmentation changed, in one line."
-        m,who = self.head.left_out_map_,f"{len(self.tags)} tags from {len(self.x)} pictures"
-        if m['without'] is None: return f"{who}; a tag with a single picture can't be tested, give two or more"
+        m,who = self.head.left_out_map_,f"{len(self.tags)} tag{'s'*(len(self.tags) > 1)} from {len(self.x)} pictures"
+        if m['without'] is None: return f"{who}; for a test give two pictures of each tag or more, and some without it"
         if 'with' not in m: return f"{who}; leave-one-out mAP {m['without']:.3f}"
         return (f"{who}; leave-one-out mAP {m['with']:.3f} with synthesised unions, {m['without']:.3f} without; "
                 f"they are {'' if self.head.augmented_ else 'not '}used")

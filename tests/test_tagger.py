@@ -57,6 +57,8 @@ def test_bad_input(world, taught, laso, tmp_path):
     for args,part in [(('tag', tmp_path/'none', world[0]/'new'), 'found no file'), (('tag', taught, 'no.jpg'), 'no.jpg (no file)'),
                       (('tag', taught, tmp_path/'text.jpg'), 'text.jpg'), (('tag', taught, tmp_path/'empty'), 'at least one picture'),
                       (('teach', tmp_path/'empty'), 'sub-folder of pictures'), (('teach', tmp_path/'none'), 'found no'),
+                      (('teach', world[0]/'taught', '--size', -3), 'at least 8 pixels, found -3'),
+                      (('teach', world[0]/'taught', '--size', 1100), 'at most 1024 pixels, found 1100'),
                       (('teach', world[0]/'taught', '--run', tmp_path), 'results.json'),
                       (('compare', tmp_path, tmp_path), 'results.json')]:
         status,out,err = laso(*args)
