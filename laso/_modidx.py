@@ -31,6 +31,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'laso.backbones._Steps.__init__': ('backbones.html#_steps.__init__', 'laso/backbones.py'),
                                 'laso.backbones._Steps.after_batch': ('backbones.html#_steps.after_batch', 'laso/backbones.py'),
                                 'laso.backbones._body': ('backbones.html#_body', 'laso/backbones.py'),
+                                'laso.backbones._check_size': ('backbones.html#_check_size', 'laso/backbones.py'),
                                 'laso.backbones._first_stages': ('backbones.html#_first_stages', 'laso/backbones.py'),
                                 'laso.backbones._fitting': ('backbones.html#_fitting', 'laso/backbones.py'),
                                 'laso.backbones._load_lite0': ('backbones.html#_load_lite0', 'laso/backbones.py'),

@@ -110,6 +110,10 @@ def _body(name, size, pretrained):
     cfg = body.pretrained_cfg
     return make(img_size=size) if size not in (None, cfg['input_size'][-1]) and cfg.get('fixed_input_size') else body
 
+def _check_size(size):
+    if size is not None and size < 8:
+        raise InputError(f"expected a size of at least 8 pixels, found {size}; give a larger number")
+
 def create_backbone(
     name:str=DEFAULT_BACKBONE, # any model of `timm`
     *,
@@ -118,8 +122,7 @@ def create_backbone(
     device:str|None=None, # cpu or cuda; by default cuda where there is one
 ) -> Backbone: # in evaluation mode
     "A pretrained network without its classifier."
-    if size is not None and size < 8:
-        raise InputError(f"expected a size of at least 8 pixels, found {size}; give a larger number")
+    _check_size(size)
     packaged = name == DEFAULT_BACKBONE and weights is None
     make,sd = partial(_body, name, size, weights is None and not packaged),None
     if isinstance(weights, dict): sd = weights

@@ -26,6 +26,7 @@ from .checkpoints import *
 from .data import *
 from .layouts import *
 from .backbones import *
+from .backbones import _check_size
 from .features import *
 from .operators import *
 from .learner import *
@@ -86,8 +87,7 @@ class BenchConfig:
                              f"recipe, found {self.ops}; choose mixture, for example")
         if self.end_to_end < 0:
             raise InputError(f"expected epochs from end to end of at least 0, found {self.end_to_end}; give 0 for none")
-        if self.size is not None and self.size < 8:
-            raise InputError(f"expected a size of at least 8 pixels, found {self.size}; give a larger number")
+        _check_size(self.size)
 
 # %% ../nbs/50_bench.ipynb #5ac9a1f4
 def _check_scored(images, cfg):
