@@ -155,10 +155,10 @@ def fewshot_rows(
 ) -> list: # of dict(shot, episode, method, map), means over the seeds of training
     "mAP of all methods on the same support sets."
     res,blends = [],set_ops('blend', table.width).eval()
+    single = {k: replace(SINGLE[k], **v) for k,v in chosen['single'].items()}
     for shot,both in chosen['ensembles'].items():
         sets = support_sets(table, n_shots=(int(shot),), n_eps=n_eps, seed=seed)
         none = LogisticHeads(l2=.1, centre=False)   # the heads of `fewshot`, on the support set alone
-        single = {k: replace(SINGLE[k], **v) for k,v in chosen['single'].items()}
         methods = dict(none=none, **{k: m for k,m in single.items() if k not in WITH_OPERATORS})
         methods['ensemble without operators'] = ensemble(both['without'])
         methods['ensemble with blends'] = ensemble(both['laso'], blends)
