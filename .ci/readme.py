@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"Write README.md, which is nbs/index.ipynb as plain Markdown, and the pictures that its cells show."
+"Write README.md, which is nbs/index.ipynb as plain Markdown, and the images that its cells show."
 import base64, re, sys
 from pathlib import Path
 import nbformat
@@ -19,7 +19,7 @@ def markdown(src, first):
     return re.sub(r'(\]\()(?![a-z]+:|#|/)', r'\1nbs/', src)
 
 def output(out, name, pics):
-    "One stored output: a table or text as it is, a picture as a link to `nbs/images/`, which is filled into `pics`."
+    "One stored output: a table or text as it is, an image as a link to `nbs/images/`, which is filled into `pics`."
     data = out.get('data', {})
     kind = next((k for k in ('text/markdown','image/png','text/html','text/plain') if k in data), None)
     if kind == 'image/png':
@@ -39,7 +39,7 @@ def code(cell, n, pics):
     return parts + [output(o, f'index-{n}-{i}', pics) for i,o in enumerate(cell.outputs)]
 
 def render(path):
-    "The Markdown of the notebook at `path`, and its pictures as `{path below nbs: bytes}`."
+    "The Markdown of the notebook at `path`, and its images as `{path below nbs: bytes}`."
     parts,pics = ['<!-- Made from nbs/index.ipynb by .ci/readme.py: edit the notebook, not this file. -->'],{}
     for n,cell in enumerate(nbformat.read(path, 4).cells):
         if cell.cell_type == 'code': parts += code(cell, n, pics)
@@ -50,4 +50,4 @@ if __name__ == '__main__':
     text,pics = render(ROOT/'nbs/index.ipynb')
     (ROOT/'README.md').write_text(text, encoding='utf8')
     for name,data in pics.items(): (ROOT/'nbs'/name).write_bytes(data)
-    print(f'README.md: {len(text.splitlines())} lines, {len(pics)} pictures')
+    print(f'README.md: {len(text.splitlines())} lines, {len(pics)} images')

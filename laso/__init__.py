@@ -1,57 +1,64 @@
-"""A picture often shows several things. `laso` trains small networks that take the *features* of two pictures and return
-the features of an imagined third one, whose label set is the union, the intersection or the difference of the two.
-They are trained on classes with many pictures and work on classes that they never saw, so a handful of examples of new
-classes can be turned into many. The method is that of
-[LaSO (Alfassy et al., CVPR 2019)](https://arxiv.org/abs/1902.09811).
+"""A photograph often shows several things, and new tags come with few examples. `laso` is made for both:
+
+- **Tags for your own photographs.** Give two to five examples of each tag; two commands tag all your other images.
+- **An honest benchmark.** Which method learns new classes best from one or five examples? All methods see the same
+  examples, each difference has an interval, and settings are chosen on other classes.
+- **Operators on features.** Small networks take the features of two images and return those of a third one. Its labels
+  are the union, the intersection or the difference of the two.
+
+The operators are those of [LaSO (Alfassy et al., CVPR 2019)](https://arxiv.org/abs/1902.09811), and some that do better.
+They are trained on classes with many images and applied to classes that they have never seen.
 
 Modules:
 
-- `laso.adapt`: Operators that start from the best blend, are judged by classifiers that have not seen their pictures, and end with logic
-- `laso.backbones`: Networks that turn pictures into feature vectors, and their fine-tuning on the base classes
-- `laso.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
-- `laso.bench`: From pictures to a verdict: features, operators, three evaluations, tables and pictures
-- `laso.blends`: Mixtures of what two pictures have: a family of operators without learned parameters, and one that starts from its best member
-- `laso.checkpoints`: A training that was stopped goes on, and ends with the same bits
+- `laso.bench.results`: What a run leaves behind: a file of results, tables, one page that can be sent to others
+- `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
 - `laso.cli`: The command `laso`: the main job and each of its stages
-- `laso.core`: The label algebra, the words that all other pages use, and the few helpers they share
-- `laso.data`: Read a folder of multi-label pictures, check it, split its classes and make `DataLoaders`
-- `laso.decisions`: Scores that need a threshold, F1 and the accuracy of label sets, and the precision–recall curve of each class
-- `laso.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
-- `laso.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near pictures with the right labels?
-- `laso.explore`: A widget for JupyterLab and Voilà: choose pictures and an expression, and see what the operators make of them
-- `laso.expressions`: What do x ∖ (y ∩ z) and other expressions of several operators return?
-- `laso.features`: Feature vectors of all pictures, computed once and kept on disk
-- `laso.fewrates`: All heads together beside one after the other, and where the time goes
-- `laso.fewshot`: What are synthesised features worth when a new class has one or five examples?
-- `laso.files`: Pictures, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
-- `laso.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
-- `laso.heads`: Many regularised linear classifiers at once, each at its exact optimum
-- `laso.joint`: The backbone trained together with the operators, on pairs of pictures
-- `laso.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
-- `laso.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
-- `laso.learner`: A fastai `Learner` for set operators: pairs of feature vectors in, three operators out
-- `laso.logic`: Operators that know which directions of the features mean something, and do logic there
-- `laso.losses`: What the operators' outputs should be called by a classifier, and what they should look like
-- `laso.metrics`: Average precision for many classifiers at once, and the intervals that go with every mean
-- `laso.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
-- `laso.official`: Read the weights that the authors of the paper released, into the modules of this package
-- `laso.operators`: Networks that take the features of two images and return the features of a third one: the union, intersection or subtraction of what they show
-- `laso.pairs`: Drawing pairs of images so that every class gets its share, and batches of them straight out of a feature table
-- `laso.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
-- `laso.perf`: What this machine does, against its limits
-- `laso.plots`: Figures of the results file and of a training
-- `laso.rates`: Training, retrieval and extraction beside the plain way and beside the limits of the machine
-- `laso.recipes`: The paper's way of training, presets, an ablation of the loss terms, and logs of experiments
-- `laso.report`: One page that can be sent to others, and two runs side by side
-- `laso.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
-- `laso.scale`: Time and memory against the size of the data, a table larger than memory, and approximate search
-- `laso.scenes`: Multi-label pictures composed from emoji graphics: a data set that needs no download and is the same for everyone
-- `laso.stack`: Prototypes and heads that learn from what an operator makes of pictures that look alike, and ensembles of methods
-- `laso.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
+- `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
+- `laso.data.files`: Images, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
+- `laso.data.folder`: Read a folder of multi-label images, check it and split its classes
+- `laso.data.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
+- `laso.data.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
+- `laso.data.scenes`: Multi-label images composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.evaluate.metrics`: Average precision for many classifiers at once, and the scores of decisions at a threshold
+- `laso.evaluate.plots`: Figures of a benchmark's results and of a training
+- `laso.evaluate.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
+- `laso.evaluate.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
+- `laso.explore`: A widget for JupyterLab and Voilà: choose images and an expression, and see what the operators make of them
+- `laso.features.backbones`: Networks that turn images into feature vectors
+- `laso.features.extract`: Feature vectors of all images, computed once and kept on disk
+- `laso.features.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.fewshot.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
+- `laso.fewshot.ensemble`: Prototypes and heads that learn from what an operator makes of images that look alike, and ensembles of methods
+- `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
+- `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
+- `laso.fewshot.views`: Changed and mixed images of a support set, as features
+- `laso.lab.ablation`: What each term of the loss is worth
+- `laso.lab.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
+- `laso.lab.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
+- `laso.lab.official`: Read the weights that the authors of the paper released, into the modules of this package
+- `laso.lab.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
+- `laso.lab.perf`: What this machine does, against its limits
+- `laso.lab.speed_fewshot`: All heads together beside one after the other, and where the time goes
+- `laso.lab.speed_jobs`: Training, search and extraction beside the plain way and beside the limits of the machine
+- `laso.lab.speed_size`: Time and memory against the size of the data, a table larger than memory, and approximate search
+- `laso.lab.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
+- `laso.ops.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near images with the right labels?
+- `laso.ops.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
+- `laso.ops.kinds`: The three operators together: made, adapted, saved and loaded by the name of their kind
+- `laso.ops.logic`: From mixtures of two feature vectors to the default operators, which do logic in directions that mean something
+- `laso.ops.networks`: Networks that take the features of two images and return the features of a third one: their union, intersection or subtraction
 - `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
-- `laso.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
-- `laso.tagger`: A few pictures with tags make a tagger; it can be taught more, written to one file and given to others
-- `laso.taghead`: From a few feature vectors with tags to calibrated probabilities and a threshold for each tag, as a scikit-learn estimator"""
+- `laso.store`: Files that are whole or absent, a cache, and names for content
+- `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
+- `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
+- `laso.tag.tagger`: A few images with tags make a tagger; it can be taught more, written to one file and given to others
+- `laso.train.callbacks`: Logs of a training, and checkpoints: what was stopped goes on, and ends with the same bits
+- `laso.train.end_to_end`: The backbone trained together with the operators, on pairs of images
+- `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
+- `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`
+- `laso.train.losses`: What the operators' outputs should be called by a classifier, and what they should look like
+- `laso.train.operators`: One call trains operators of any kind on the base classes, by the recipe of that kind"""
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 

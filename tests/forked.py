@@ -10,15 +10,21 @@ OUT = dict(bench='results.json', extract='views.safetensors', train='operators.j
 
 SMALL = """
 import laso.cli
-from functools import partial
-from laso import bench, checkpoints, features, tagger
-# chunks and checkpoints as many as in a long run; few pairs, narrow operators, few scenes for those of `teach`
-features.CHUNK,checkpoints.EVERY,tagger.scenes_ops.__defaults__ = 16,.3,(150,)
-bench.laso_learner,bench._options = partial(bench.laso_learner, n_pairs=1024),lambda table,kind: dict(h=64)
+from laso.bench import run
+from laso.features import extract
+from laso.tag import tagger
+from laso.train import callbacks
+# chunks and checkpoints as many as in a long run; few pairs from end to end, few scenes for `teach`
+extract.CHUNK,callbacks.EVERY,tagger.scenes_ops.__defaults__ = 16,.3,(150,)
+whole = run.ops_learner
+def few(table, kind='logic', **settings):
+    return whole(table, kind, **settings, **({} if isinstance(kind, str) else dict(n_pairs=1024)))
+run.ops_learner = few
 """
 SERVER = SMALL+"""
 import faulthandler, json, os, signal, sys
 import matplotlib.pyplot
+import laso.evaluate.plots, laso.lab.paper   # what a command would import when it needs it
 for line in sys.stdin:
     job = json.loads(line)
     pid = os.fork()

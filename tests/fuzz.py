@@ -12,17 +12,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 with atheris.instrument_imports(include=['laso', 'PIL']):
     import PIL.GifImagePlugin, PIL.PngImagePlugin, PIL.TiffImagePlugin, PIL.WebPImagePlugin
-    from laso import data, files, official, tagger
+    from laso.data import files, folder
+    from laso.lab import official
+    from laso.tag import tagger
     from laso.core import InputError
-from laso.backbones import create_backbone
-from laso.operators import set_ops
+from laso.features.backbones import create_backbone
+from laso.ops.kinds import set_ops
 
 FOLDER = Path(tempfile.mkdtemp(prefix='laso-fuzz-'))
 FILE = FOLDER/'file'
 
 def csv(b):
     (FOLDER/'labels.csv').write_bytes(b)
-    data.read_folder(FOLDER, n_shot=1)
+    folder.read_folder(FOLDER, n_shot=1)
 
 def of_file(read):
     def f(b):
@@ -36,7 +38,7 @@ def of_tagger(b):
     tagger.load_tagger(FILE)
 
 TARGETS = dict(csv=csv, tensors=of_file(files.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(files.read_array),
-               picture=of_file(files.open_picture), archive=of_file(files.check_archive), checkpoint=of_file(official.read_weights))
+               picture=of_file(files.open_image), archive=of_file(files.check_archive), checkpoint=of_file(official.read_weights))
 
 def seeds(target):
     "A few good files to start from."

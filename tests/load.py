@@ -10,11 +10,12 @@ memory or speed is not flat."""
 import argparse, csv, ctypes, gc, signal, sys, tempfile, time
 from pathlib import Path
 import numpy as np, psutil, torch
-from laso.features import FeatureTable
-from laso.fewshot import fewshot, support_sets
-from laso.learner import laso_learner
-from laso.perf import large_table
-from laso.retrieval import nearest
+from laso.features.extract import FeatureTable
+from laso.fewshot.methods import fewshot
+from laso.fewshot.support import support_sets
+from laso.train.operators import ops_learner
+from laso.lab.speed_size import large_table
+from laso.evaluate.retrieval import nearest
 
 RATES,MEMORY = ('pairs_per_s', 'scores_per_s', 'queries_per_s'), dict(anon_mb=.1, held_mb=.02)   # with the growth that is allowed
 COLUMNS = 'minute', 'rows', 'width', *MEMORY, *RATES
@@ -38,7 +39,7 @@ def make_table(folder, rows, width):
 
 def jobs(table):
     "Name of a rate -> function that does some work in round `i` and returns how much."
-    learn = laso_learner(table, n_pairs=2048)
+    learn = ops_learner(table, 'mixture', n_pairs=2048)
     def train(i):
         with learn.no_bar(), learn.no_logging(): learn.fit_ops(1)
         return 2048

@@ -1,7 +1,8 @@
 "The paper's backbones, at the sizes of the paper, without their weights."
 import pytest, torch
 from torch import nn
-from laso.backbones import Tagger, create_backbone
+from laso.features.backbones import create_backbone
+from laso.train.finetune import BackboneWithHead
 
 @pytest.mark.parametrize('name,size,width', [('inception_v3', 299, 2048), ('resnet34', 224, 512), ('resnet50', 224, 2048),
                                              ('resnet50', 299, 2048)])
@@ -10,8 +11,8 @@ def test_backbones_of_the_paper(name, size, width):
     torch.manual_seed(0)
     backbone = create_backbone(name, size=size, weights='random')
     assert (backbone.size, backbone.width, backbone.nonneg) == (size, width, True)
-    tagger = Tagger(backbone, nn.Linear(width, 64)).train()
-    logits = tagger(torch.randn(2, 3, size, size))
+    model = BackboneWithHead(backbone, nn.Linear(width, 64)).train()
+    logits = model(torch.randn(2, 3, size, size))
     assert logits.shape == (2, 64)
     logits.sum().backward()
     first = next(p for p in backbone.parameters() if p.dim() == 4)

@@ -10,16 +10,20 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image, ImageFile
 from laso import cli
 from laso.core import InputError, multi_hot
-from laso.data import check_images, read_folder, skip_bad
-from laso.evaluation import evaluate
-from laso.features import FeatureTable, load_features
-from laso.fewshot import Support, Views, compute_views, fewshot, support_sets
-from laso.files import PIXELS, open_picture
-from laso.labels import check_classes
-from laso.layouts import load_data, read_coco
-from laso.learner import laso_learner
-from laso.operators import save_ops, set_ops
-from laso.tagger import FewShotTagger, read_taught
+from laso.data.folder import check_images, read_folder, skip_bad
+from laso.ops.evaluation import evaluate
+from laso.features.extract import FeatureTable, load_features
+from laso.fewshot.methods import fewshot
+from laso.fewshot.support import Support, support_sets
+from laso.fewshot.views import Views, compute_views
+from laso.data.files import PIXELS, open_image
+from laso.data.labels import check_classes
+from laso.data.layouts import load_data, read_coco
+from laso.train.finetune import classifier_dls
+from laso.train.operators import ops_learner
+from laso.ops.kinds import set_ops
+from laso.tag.images import read_taught
+from laso.tag.tagger import FewShotTagger
 
 CASES = []   # names of all cases
 
@@ -134,10 +138,10 @@ FOLDERS = [
     ('eleven short lines', table([*LINES, *[f'{i}.png' for i in range(11)]]), ['12, 13, 14, 15, 16, 17, 18, 19, 20, 21, … (11 in all)']),
     ('quote left open', line(2, '02.png,"dog cat,False'), ['comma-separated text', 'unexpected end of data']),
     ('quote left open, two columns', table([*PLAIN[:2], '02.png,"dog cat', *PLAIN[3:]], 'fname,labels'), ['unexpected end of data']),
-    ('text after a quote', line(2, '02.png,"dog" cat,False'), ['comma-separated text']), ('a line break in quotes', line(2, '02.png,"dog\n03.png,cat",False'), ['one line of labels.csv for each picture', 'before line 5;']),
+    ('text after a quote', line(2, '02.png,"dog" cat,False'), ['comma-separated text']), ('a line break in quotes', line(2, '02.png,"dog\n03.png,cat",False'), ['one line of labels.csv for each image', 'before line 5;']),
     ('a field of a megabyte', line(2, f"02.png,{'dog '*300_000},False"), ['field larger than field limit']),
     # names
-    ('a name twice', more(LINES[0]), ['each picture once', 'more than one line for 00.png;']), ('a name twice, written differently', more('./00.png,dog,False'), ['more than one line for 00.png;']),
+    ('a name twice', more(LINES[0]), ['each image once', 'more than one line for 00.png;']), ('a name twice, written differently', more('./00.png,dog,False'), ['more than one line for 00.png;']),
     ('all names twice', more(*LINES), ['04.png, 05.png', '10 in all']), ('no name', line(0, ',dog cat,False'), ["inside the folder images, found ''"]),
     ('absolute', more('/etc/hosts,dog,False'), ["found '/etc/hosts';"]), ('..', more('../labels.csv,dog,False'), ["'../labels.csv'", "without '..'"]), ('.. inside', more('a/../../b.png,dog,False'), ["'a/../../b.png'"]),
     ('.. alone', more('..,dog,False'), ["found '..';"]), ('Windows drive', more('C:\\a.png,dog,False'), ["'C:\\\\a.png'"]), ('Windows ..', more('..\\a.png,dog,False'), ["'..\\\\a.png'"]),
@@ -150,15 +154,15 @@ FOLDERS = [
     ('no images folder', lambda path: shutil.rmtree(path/'images'), ['10 of 10 absent']), ('10,000 rows, none there', wide(10_000), ['10000 of 10000 absent', '(10000 in all)']),
     # splits
     ('is_valid yes', valid('yes'), ["True or False, found 'yes' for 00.png", '10 in all']), ('is_valid 0', valid('0', '1'), ["'0' for 00.png"]), ('is_valid empty', valid(''), ["'' for 00.png"]),
-    ('is_valid twice the same', valid('False'), ['expected validation pictures, found none among 10']), ('nothing to train on', valid('True'), ['expected training pictures, found none among 10']),
-    ('novel class in training only', table([l.replace('cat', 'dog') if l.endswith('True') else l for l in LINES]), ['validation picture of every novel class', 'cat']),
+    ('is_valid twice the same', valid('False'), ['expected validation images, found none among 10']), ('nothing to train on', valid('True'), ['expected training images, found none among 10']),
+    ('novel class in training only', table([l.replace('cat', 'dog') if l.endswith('True') else l for l in LINES]), ['validation image of every novel class', 'cat']),
     # classes
     ('no labels at all', table([f"{l.split(',')[0]},,{l.split(',')[2]}" for l in LINES]), ['expected labels in labels.csv, found none']), ('labels of spaces', table([f"{l.split(',')[0]},   ,{l.split(',')[2]}" for l in LINES]), ['expected labels']),
     ('one class', table([f"{l.split(',')[0]},cat,{l.split(',')[2]}" for l in LINES]), ['no base class']), ('one class, no novel.txt', both(gone('novel.txt'), table([f"{l.split(',')[0]},cat,{l.split(',')[2]}" for l in LINES])), ['to draw the novel']),
-    ('one picture', table(LINES[:1]), ['expected validation pictures, found none among 1']), ('one picture, no is_valid', table(PLAIN[:1], 'fname,labels'), ['expected training pictures']),
-    ('two pictures', table(LINES[-2:]), ['expected training pictures']), ('four of a novel class', table(LINES[2:]), ['at least 5 training pictures', 'found cat 4']),
+    ('one picture', table(LINES[:1]), ['expected validation images, found none among 1']), ('one picture, no is_valid', table(PLAIN[:1], 'fname,labels'), ['expected training images']),
+    ('two pictures', table(LINES[-2:]), ['expected training images']), ('four of a novel class', table(LINES[2:]), ['at least 5 training images', 'found cat 4']),
     ('base class in validation only', table([l.replace('bird', 'dog') if l.endswith('False') else l for l in LINES]), ['every base class', 'none for bird']),
-    ('unknown novel class', text('cat\nunicorn\n', 'novel.txt'), ['no picture of unicorn;']), ('many unknown novel classes', text('\n'.join(f'u{i}' for i in range(30)), 'novel.txt'), ['u9, … (30 in all)']),
+    ('unknown novel class', text('cat\nunicorn\n', 'novel.txt'), ['no image of unicorn;']), ('many unknown novel classes', text('\n'.join(f'u{i}' for i in range(30)), 'novel.txt'), ['u9, … (30 in all)']),
     ('all classes novel', text('cat\ndog\nbird\n', 'novel.txt'), ['no base class']), ('no novel class', text('', 'novel.txt'), ['no novel class']), ('novel.txt of blank lines', text('\n \n', 'novel.txt'), ['no novel class']),
     ('label not in classes.txt', text('dog\ncat\n', 'classes.txt'), ['class of classes.txt, found bird;']), ('class twice', text('dog\ncat\nbird\ndog\n', 'classes.txt'), ['each class once', 'dog']),
     ('class with a space', text('dog\ncat\nbird\nstop sign\n', 'classes.txt'), ["'stop sign'"]), ('class without a picture', text('dog\ncat\nbird\ncow\n', 'classes.txt'), ['every base class', 'cow']),
@@ -193,8 +197,8 @@ def test_taught_folder(folder, says, tmp_path, change, parts):
     says(refused(lambda: read_taught(folder), *parts), 'teach', folder, '--out', tmp_path/'out')
 
 TAUGHT = [
-    ('empty', shutil.rmtree, ['folder of pictures, found no']), ('no sub-folders', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images')), ['sub-folder of pictures for each tag']),
-    ('sub-folders without pictures', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images'), lambda path: (path/'cat').mkdir()), ['sub-folder of pictures for each tag']),
+    ('empty', shutil.rmtree, ['folder of images, found no']), ('no sub-folders', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images')), ['sub-folder of images for each tag']),
+    ('sub-folders without pictures', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images'), lambda path: (path/'cat').mkdir()), ['sub-folder of images for each tag']),
     ('a tag with a broken picture', both(gone('labels.csv'), text('no picture', 'images/03.png'), text('no picture', 'images/05.png')), ["2 of 10 that can't", '03.png', '05.png (2 in all)']),
 ]
 
@@ -376,7 +380,7 @@ CASES += [f'picture: {n}' for n,*_ in PICTURES+BROKEN]
 def test_picture(tmp_path, data, right):
     "Every kind of picture is what a viewer shows."
     (tmp_path/'a.jpg').write_bytes(data)
-    im = open_picture(tmp_path/'a.jpg')
+    im = open_image(tmp_path/'a.jpg')
     assert im.mode == 'RGB' and right(np.asarray(im))
 
 @pytest.mark.parametrize('data,why', [pytest.param(*r[1:], id=r[0]) for r in BROKEN])
@@ -385,7 +389,7 @@ def test_broken_picture(folder, monkeypatch, data, why):
     if why == LARGE: monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda self: pytest.fail('decoded'))
     file = folder/'images'/'03.png'
     file.write_bytes(data)
-    refused(lambda: open_picture(file), '03.png', f'found {why};')
+    refused(lambda: open_image(file), '03.png', f'found {why};')
     if why == LARGE: return
     name = '03.png (no file)' if why == 'no file' else '03.png'
     refused(lambda: check_images(read_folder(folder)), f"found 1 of 10 that can't: {name}; replace the files")
@@ -398,7 +402,7 @@ def test_all_offenders(folder, says, tmp_path):
     says(text, *extract(folder, tmp_path))
 
 def means(d=3):
-    from laso.backbones import Backbone
+    from laso.features.backbones import Backbone
     class Means(torch.nn.Module):
         def __init__(self): super().__init__(); self.p = torch.nn.Parameter(torch.zeros(1))
         def forward(self, x): return x.mean((2, 3)) + 0*self.p
@@ -406,7 +410,7 @@ def means(d=3):
 
 def test_turned_pictures_have_the_features_of_upright_ones(folder):
     "Through every way from a file to a network: features, fine-tuning, jitter, thumbnails."
-    from laso.features import extract as features, to_bytes
+    from laso.features.extract import extract as features, to_bytes
     data = read_folder(folder)
     upright = Image.open(folder/'images'/'00.png').transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -414,7 +418,7 @@ def test_turned_pictures_have_the_features_of_upright_ones(folder):
     upright.save(folder/'images'/'00.png', exif=exif)
     want = np.asarray(upright.transpose(Image.Transpose.ROTATE_270))
     assert (np.asarray(read_folder(folder).open(0)) == want).all() and (to_bytes(Image.open(folder/'images'/'00.png'), 6) == to_bytes(data.open(0), 6)).all()
-    ds = read_folder(folder).dls(8).train_ds
+    ds = classifier_dls(read_folder(folder), 8).train_ds
     assert (np.asarray(ds[0][0]) == want).all()
 
 # --skip-bad
@@ -427,7 +431,7 @@ def some_bad(folder, more=()):
 
 def test_skip_bad(folder, capsys):
     data = skip_bad(read_folder(some_bad(folder)))
-    assert capsys.readouterr().err == f'laso: left out 2 of 12 pictures: x.png, y.png ({LARGE}) (2 in all)\n'
+    assert capsys.readouterr().err == f'laso: left out 2 of 12 images: x.png, y.png ({LARGE}) (2 in all)\n'
     want = read_folder(folder) if write_table(folder) is None else None
     assert data.fnames == want.fnames and (data.labels == want.labels).all() and data.fingerprint() == want.fingerprint()
     check_images(data)
@@ -436,8 +440,8 @@ def test_skip_bad(folder, capsys):
 def test_skip_bad_leaves_too_few(folder, laso, tmp_path):
     for i in range(2): (folder/'images'/f'{i:02}.png').write_text('no picture')
     status,out,err = laso(*extract(folder, tmp_path), '--skip-bad')
-    assert status == 2 and not out and err.splitlines()[0] == 'laso: left out 2 of 10 pictures: 00.png, 01.png (2 in all)'
-    assert 'at least 5 training pictures' in sentence(err.splitlines()[1].removeprefix('laso: '))
+    assert status == 2 and not out and err.splitlines()[0] == 'laso: left out 2 of 10 images: 00.png, 01.png (2 in all)'
+    assert 'at least 5 training images' in sentence(err.splitlines()[1].removeprefix('laso: '))
 
 def scored(folder, labels='dog cat,bird cat cow,dog bird,cow dog,bird'):
     "More validation pictures and a second novel class, so that all can be scored, and two pictures that can't be read."
@@ -446,12 +450,12 @@ def scored(folder, labels='dog cat,bird cat cow,dog bird,cow dog,bird'):
     some_bad(folder, [*[f"v{i}.png,{labels[i % 5]},True" for i in range(10, 20)], *[f'v{i}.png,cow,False' for i in range(20, 30)]])
     (folder/'novel.txt').write_text('cat\ncow\n')
 
-@pytest.mark.parametrize('labels,parts', [('dog,bird cat,dog,cow cat,bird', ['pairs in which x shows what y does not', 'seen classes, for validation']), ('dog cow,dog,bird,bird dog,dog', ['at least 7 validation pictures of unseen classes, found 4;'])])
+@pytest.mark.parametrize('labels,parts', [('dog,bird cat,dog,cow cat,bird', ['pairs in which x shows what y does not', 'seen classes, for validation']), ('dog cow,dog,bird,bird dog,dog', ['at least 7 validation images of unseen classes, found 4;'])])
 def test_what_cant_be_scored(folder, laso, tmp_path, labels, parts):
     "Found out before the backbone is trained."
     scored(folder, labels)
     for o in 'x.png', 'y.png': picture().save(folder/'images'/o)
-    from laso.bench import BenchConfig, features_for
+    from laso.bench.run import BenchConfig, features_for
     text = refused(lambda: features_for(BenchConfig(str(folder), n_pairs=20), scored=True), *parts)
     status,out,err = laso('bench', '--data', folder, '--n-pairs', 20, '--out', tmp_path/'out')
     assert (status, out, err.splitlines()[1:]) == (2, '', [f'laso: {text}']) and not [*tmp_path.glob('cache/*')]   # after "Features …"
@@ -462,7 +466,7 @@ def test_skip_bad_commands(folder, laso, tmp_path, command):
     scored(folder)
     status,out,err = laso(command, *extract(folder, tmp_path)[1:], '--size', 32, '--episodes', 1, *short, '--skip-bad')
     assert status == 0, err
-    assert 'laso: left out 2 of 32 pictures: x.png, y.png' in err
+    assert 'laso: left out 2 of 32 images: x.png, y.png' in err
     if command == 'extract': assert len(load_features(tmp_path/'out'/'features')) == 30
     else: assert json.loads((tmp_path/'out'/'results.json').read_text())['config']['skip_bad'] is True
 
@@ -471,11 +475,11 @@ def test_skip_bad_of_taggers(folder, laso, tmp_path):
     where = ('--backbone', 'test_efficientnet', '--weights', 'random', '--size', 32, '--plain', '--out', tmp_path/'my.tagger')
     assert laso('teach', folder, *where)[0] == 2
     status,out,err = laso('teach', folder, *where, '--skip-bad')
-    assert status == 0 and 'laso: left out 1 of 9 pictures' in err and 'from 8 pictures' in out, err   # y.png is for validation
+    assert status == 0 and 'laso: left out 1 of 9 images' in err and 'from 8 images' in out, err   # y.png is for validation
     status,out,err = laso('tag', tmp_path/'my.tagger', folder/'images')
     assert status == 2 and "2 of 12 that can't" in sentence(err.strip().removeprefix('laso: '))
     status,out,err = laso('tag', tmp_path/'my.tagger', folder/'images', '--skip-bad', '--csv', tmp_path/'t.csv')
-    assert status == 0 and 'left out 2 of 12 pictures' in err and len(out.splitlines()) == 10
+    assert status == 0 and 'left out 2 of 12 images' in err and len(out.splitlines()) == 10
     assert len([*csv.DictReader((tmp_path/'t.csv').open())]) == 10
 
 # Features and support sets
@@ -501,7 +505,7 @@ def good_run(tmp_path_factory):
     path = tmp_path_factory.mktemp('run')/'run'
     t = toy()
     t.save(path/'features')
-    save_ops(set_ops('mixture', D, h=4), path)
+    set_ops('mixture', D, h=4).save(path)
     views_of(t, support_sets(t, n_shots=(1, 2), n_eps=2)).save(path/'views.safetensors')
     return path
 
@@ -526,7 +530,7 @@ NO_BIRD = lambda ls: [[c for c in l if c != 2] for l in ls]
 FEATURES = [
     ('NaN', cell(4, 1, np.nan), ['finite features', 'found others in row 4;']), ('infinity', cell(5, 0, np.inf), ['row 5;']), ('minus infinity', cell(6, 0, -np.inf), ['row 6;']), ('1e20', cell(7, 2, 1e20), ['below 1e15', 'row 7;']), ('all NaN', npy(lambda x: x*np.nan), ['row 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … (40 in all)']),
     ('wrong width', npy(lambda x: x[:,:0]), ['shape (40, d), found (40, 0)']), ('another width than the operators', npy(lambda x: x[:,:4]), ['width 4', '6']), ('a row too few', npy(lambda x: x[:-1]), ['shape (40, d), found (39, 6)']), ('a row too many', npy(lambda x: np.concatenate([x, x[:1]])), ['found (41, 6)']),
-    ('one dimension', npy(lambda x: x[:,0]), ['found (40,)']), ('three dimensions', npy(lambda x: x[None]), ['found (1, 40, 6)']), ('zero variance', npy(lambda x: x*0+3), ['tell pictures apart', 'the same for all 40']), ('all zero', npy(lambda x: x*0), ['the same for all 40']),
+    ('one dimension', npy(lambda x: x[:,0]), ['found (40,)']), ('three dimensions', npy(lambda x: x[None]), ['found (1, 40, 6)']), ('zero variance', npy(lambda x: x*0+3), ['tell images apart', 'the same for all 40']), ('all zero', npy(lambda x: x*0), ['the same for all 40']),
     ('float64', npy(lambda x: x.astype(np.float64)), ['float32 or float16, found float64']), ('integers', npy(lambda x: x.astype(int)), ['found int64']), ('complex', npy(lambda x: x.astype(complex)), ['found complex128']), ('text', npy(lambda x: x.astype(str)), ['float32 or float16']),
     ('big endian', npy(lambda x: x.astype('>f4')), ['float32 or float16']), ('booleans', npy(lambda x: x > .5), ['found bool']), ('no rows', npy(lambda x: x[:0]), ['found (0, 6)']), ('cut off', lambda run: bytes_of('features/features.npy', (run/'features/features.npy').read_bytes()[:-9])(run), ['array of numbers']),
     ('empty file', bytes_of('features/features.npy', b''), ['array of numbers']), ('text file', bytes_of('features/features.npy', b'1,2,3'), ['array of numbers']), ('no features.npy', gone('features/features.npy'), ['found no features.npy']), ('no features.json', gone('features/features.json'), ['found no features.json']),
@@ -535,8 +539,8 @@ FEATURES = [
     ('labels that are words', js(labels=[['dog']]*N), ['found dog;']), ('labels too few', js(labels=lambda l: l[:-1]), ['found']), ('labels a number', js(labels=3), ['labels of the features']), ('labels null', js(labels=None), ['labels of the features']), ('a class twice', js(vocab=['dog', 'cat', 'dog']), ['each class once']),
     ('a class too few', js(vocab=['dog', 'cat']), ['2 known classes, found 2;']), ('a class too many', js(vocab=[*VOCAB, 'cow']), ['novel of shape (4,), found (3,)']), ('a class that is a number', js(vocab=['dog', 'cat', 3]), ['labels of the features']), ('names too few', js(fnames=['a']), ['fnames of shape (40,), found (1,)']),
     ('names that are numbers', js(fnames=[*range(N)]), ['labels of the features']), ('is_valid too short', js(is_valid=[True]), ['is_valid of shape (40,), found (1,)']), ('is_valid of words', js(is_valid=['yes']*N), ['labels of the features']), ('novel too short', js(novel=[True]), ['novel of shape (3,)']), ('meta a number', js(meta=3), ['labels of the features']),
-    ('empty validation split', js(is_valid=ALL_TRAIN), ['expected validation pictures, found none among 40']), ('empty training split', js(is_valid=ALL_VALID), ['expected training pictures, found none among 40']), ('no novel class', js(novel=[False]*3), ['no novel class']), ('no base class', js(novel=[True]*3), ['no base class']),
-    ('no example of the novel class', js(labels=NO_BIRD), ['every novel class', 'bird 0']), ('novel class not in validation', js(labels=lambda ls: [[c for c in l if c != 2 or i % 4 != 3] for i,l in enumerate(ls)]), ['validation picture of every novel class', 'bird']), ('base class not in training', js(labels=lambda ls: [[c for c in l if c != 0 or i % 4 == 3] for i,l in enumerate(ls)]), ['every base class', 'dog']),
+    ('empty validation split', js(is_valid=ALL_TRAIN), ['expected validation images, found none among 40']), ('empty training split', js(is_valid=ALL_VALID), ['expected training images, found none among 40']), ('no novel class', js(novel=[False]*3), ['no novel class']), ('no base class', js(novel=[True]*3), ['no base class']),
+    ('no example of the novel class', js(labels=NO_BIRD), ['every novel class', 'bird 0']), ('novel class not in validation', js(labels=lambda ls: [[c for c in l if c != 2 or i % 4 != 3] for i,l in enumerate(ls)]), ['validation image of every novel class', 'bird']), ('base class not in training', js(labels=lambda ls: [[c for c in l if c != 0 or i % 4 == 3] for i,l in enumerate(ls)]), ['every base class', 'dog']),
 ]
 
 @cases('features', *FEATURES)
@@ -597,14 +601,14 @@ valid_rows = torch.arange(N) % 4 == 3
 
 SUPPORT = [
     ('lacks a class', lambda: fewshot(toy(), sets=sets_of([0, 1])), ['none of bird in set 0;']), ('two lack a class', lambda: fewshot(toy(), sets=sets_of([0], [2], [1])), ['bird in set 0, bird in set 2 (2 in all)']), ('row beyond', lambda: fewshot(toy(), sets=sets_of([2, 99])), ['rows 99;']),
-    ('negative row', lambda: fewshot(toy(), sets=sets_of([2, -1])), ['rows -1;']), ('more shots than there are', lambda: support_sets(toy(), n_shots=(1, 99)), ['at least 99 training images', 'bird']), ('no validation rows', lambda: fewshot(fresh(is_valid=torch.zeros(N, dtype=bool))), ['expected validation pictures']),
-    ('evaluation without validation rows', lambda: evaluate(fresh(is_valid=torch.zeros(N, dtype=bool)), {}), ['expected validation pictures']), ('evaluation without novel classes', lambda: evaluate(fresh(novel=torch.zeros(3, dtype=bool)), {}), ['no novel class']),
-    ('learner without training rows', lambda: laso_learner(fresh(is_valid=torch.ones(N, dtype=bool))), ['expected training pictures']), ('learner without base classes', lambda: laso_learner(fresh(novel=torch.ones(3, dtype=bool))), ['no base class']),
-    ('features of zeros to learn from', lambda: evaluate(fresh(x=toy().x*(torch.arange(N) % 4 == 3)[:,None]), {}), ['features other than zero, found none in the 30 rows']), ('features next to zero', lambda: laso_learner(fresh(x=toy().x*1e-30)), ['features other than zero']),
+    ('negative row', lambda: fewshot(toy(), sets=sets_of([2, -1])), ['rows -1;']), ('more shots than there are', lambda: support_sets(toy(), n_shots=(1, 99)), ['at least 99 training images', 'bird']), ('no validation rows', lambda: fewshot(fresh(is_valid=torch.zeros(N, dtype=bool))), ['expected validation images']),
+    ('evaluation without validation rows', lambda: evaluate(fresh(is_valid=torch.zeros(N, dtype=bool)), {}), ['expected validation images']), ('evaluation without novel classes', lambda: evaluate(fresh(novel=torch.zeros(3, dtype=bool)), {}), ['no novel class']),
+    ('learner without training rows', lambda: ops_learner(fresh(is_valid=torch.ones(N, dtype=bool))), ['expected training images']), ('learner without base classes', lambda: ops_learner(fresh(novel=torch.ones(3, dtype=bool))), ['no base class']),
+    ('features of zeros to learn from', lambda: evaluate(fresh(x=toy().x*(torch.arange(N) % 4 == 3)[:,None]), {}), ['features other than zero, found none in the 30 rows']), ('features next to zero', lambda: ops_learner(fresh(x=toy().x*1e-30)), ['features other than zero']),
     ('features NaN', lambda: FeatureTable(toy().x*np.nan, toy().labels, VOCAB, valid_rows, [0, 0, 1]), ['finite features']), ('features a list', lambda: FeatureTable([[1.]], toy().labels, VOCAB, valid_rows, [0, 0, 1]), ['found list']), ('labels of a half', lambda: FeatureTable(toy().x, toy().labels/2, VOCAB, valid_rows, [0, 0, 1]), ['labels of 0 and 1']),
     ('labels NaN', lambda: FeatureTable(toy().x, toy().labels*np.nan, VOCAB, valid_rows, [0, 0, 1]), ['labels of 0 and 1']), ('unknown class in labels', lambda: multi_hot([['cow']], VOCAB), ['found cow;']), ('a class twice', lambda: FeatureTable(toy().x, toy().labels, ['dog', 'dog', 'cat'], valid_rows, [0, 0, 1]), ['more than one dog']),
-    ('tags for fewer pictures', lambda: FewShotTagger.teach([IM, IM], [['a']], backbone=means(), ops=None), ['tags for each of 2 pictures, found 1']), ('tags that are text', lambda: FewShotTagger.teach([IM], ['dog'], backbone=means(), ops=None), ['list of names']), ('no tag', lambda: FewShotTagger.teach([IM], [[]], backbone=means(), ops=None), ['at least one tag']),
-    ('no pictures', lambda: FewShotTagger.teach([], [], backbone=means(), ops=None), ['at least one picture']), ('an array that is none', lambda: FewShotTagger.teach([np.zeros((2, 2, 7))], [['a']], backbone=means(), ops=None), ['picture 0']), ('one array of fractions', lambda: FewShotTagger.teach([np.random.rand(5, 5).astype(np.float32)], [['a']], backbone=means(), ops=None), ['picture 0']),
+    ('tags for fewer pictures', lambda: FewShotTagger.teach([IM, IM], [['a']], backbone=means(), ops=None), ['tags for each of 2 images, found 1']), ('tags that are text', lambda: FewShotTagger.teach([IM], ['dog'], backbone=means(), ops=None), ['list of names']), ('no tag', lambda: FewShotTagger.teach([IM], [[]], backbone=means(), ops=None), ['at least one tag']),
+    ('no pictures', lambda: FewShotTagger.teach([], [], backbone=means(), ops=None), ['at least one image']), ('an array that is none', lambda: FewShotTagger.teach([np.zeros((2, 2, 7))], [['a']], backbone=means(), ops=None), ['image 0']), ('one array of fractions', lambda: FewShotTagger.teach([np.random.rand(5, 5).astype(np.float32)], [['a']], backbone=means(), ops=None), ['image 0']),
 ]
 
 @cases('Python', *SUPPORT)
@@ -645,7 +649,7 @@ def fuzz_coco(data, coco):
 def fuzz_picture(data, tmp_path):
     fmt = data.draw(st.sampled_from(['PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM']))
     (tmp_path/'a').write_bytes(mutate(data, encoded(P if fmt == 'GIF' else IM, fmt)))
-    read_or_refuse(lambda: open_picture(tmp_path/'a'))
+    read_or_refuse(lambda: open_image(tmp_path/'a'))
 
 def fuzz_features(data, run):
     name = data.draw(st.sampled_from(['features.npy', 'features.json']))
@@ -657,7 +661,7 @@ def fuzz_features(data, run):
 
 def fuzz_tables(data, run):
     "Small tables of any labels and splits through the commands' own functions."
-    from laso import bench as b
+    from laso.bench import run as b
     n,n_lbl = data.draw(st.integers(2, 30)),data.draw(st.integers(2, 4))
     rng = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
     labels = (torch.rand(n, n_lbl, generator=rng) < data.draw(st.sampled_from([.1, .3, .6, 1.]))).float()

@@ -1,13 +1,15 @@
-"What a user can get wrong with a folder of pictures, a table of features or a backbone: one plain sentence each."
+"What a user can get wrong with a folder of images, a table of features or a backbone: one plain sentence each."
 import csv, os
 from pathlib import Path
 import numpy as np
 import pytest, torch
 from PIL import Image
-from laso.backbones import Backbone, create_backbone, finetuned
-from laso.core import InputError, cache_dir
-from laso.data import check_images, read_folder
-from laso.features import FeatureTable, extract, extract_images, load_features
+from laso.features.backbones import Backbone, create_backbone
+from laso.train.finetune import finetuned
+from laso.core import InputError
+from laso.store import cache_dir
+from laso.data.folder import check_images, read_folder
+from laso.features.extract import FeatureTable, extract, extract_images, load_features
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
 COLS = ('fname', 'labels', 'is_valid')
@@ -99,7 +101,7 @@ def test_leads_out(folder, refused, fname):
     refused(lambda: read_folder(path, n_shot=2), 'inside the folder images', repr(fname))
 
 @pytest.mark.parametrize('files,parts', [
-    (dict(novel='cat cow pig'), ['no picture of cow, pig (2 in all)']),
+    (dict(novel='cat cow pig'), ['no image of cow, pig (2 in all)']),
     (dict(classes='dog pig'), ['found cat', 'classes.txt']),
     (dict(classes='dog cat pig'), ['every base class', 'found none for pig']),
     (dict(classes='dog cat dog'), ['more than one line for dog']),
@@ -110,13 +112,13 @@ def test_leads_out(folder, refused, fname):
 def test_classes(folder, refused, files, parts): refused(lambda: read_folder(folder(**files), n_shot=1), *parts)
 
 def test_too_few(folder, refused):
-    refused(lambda: read_folder(folder(), n_shot=3), 'at least 3 training pictures', 'found cat 2')
+    refused(lambda: read_folder(folder(), n_shot=3), 'at least 3 training images', 'found cat 2')
     refused(lambda: read_folder(folder([*GOOD[:2], ('c.jpg', 'dog', 'True')]), n_shot=2),
-            'validation picture of every novel class', 'cat')
+            'validation image of every novel class', 'cat')
     refused(lambda: read_folder(folder([('a.jpg', 'cat', 'False'), ('b.jpg', 'cat', 'False'), GOOD[2]]), n_shot=2),
             'every base class', 'dog')
     for v,what in ('True', 'training'), ('False', 'validation'):
-        refused(lambda: read_folder(folder([(f, l, v) for f,l,_ in GOOD]), n_shot=1), f'expected {what} pictures')
+        refused(lambda: read_folder(folder([(f, l, v) for f,l,_ in GOOD]), n_shot=1), f'expected {what} images')
 
 def test_nothing_to_draw_from(folder, refused):
     path = folder(novel=None)
@@ -126,7 +128,7 @@ def broken_folder(folder):
     path = folder()
     whole = (path/'images'/'a.jpg').read_bytes()
     (path/'images'/'a.jpg').write_bytes(whole[:len(whole)//2])
-    (path/'images'/'c.jpg').write_bytes(b'no picture')
+    (path/'images'/'c.jpg').write_bytes(b'no image')
     return read_folder(path, n_shot=2)
 
 def test_undecodable(folder, refused, cache):
@@ -143,7 +145,7 @@ def test_cut_off(folder, cache):
     assert len(list(cache.iterdir())) == 1
 
 def test_stale(folder, cache):
-    "Another picture under the same name and date is computed anew; another label is not, and shows at once."
+    "Another image under the same name and date is computed anew; another label is not, and shows at once."
     path = folder()
     first = extract(read_folder(path, n_shot=2), means(), num_workers=0)
     file = path/'images'/'a.jpg'

@@ -8,11 +8,11 @@ CHROMIUM = next((p for o in ('chromium', 'chromium-browser', 'google-chrome') if
 pytest.importorskip('playwright', reason='playwright is not installed')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium here')
 CODE = '''import torch
-from laso.scenes import scenes_folder
-from laso.data import read_folder
-from laso.backbones import create_backbone
-from laso.features import extract
-from laso.operators import set_ops
+from laso.data.scenes import scenes_folder
+from laso.data.folder import read_folder
+from laso.features.backbones import create_backbone
+from laso.features.extract import extract
+from laso.ops.kinds import set_ops
 from laso.explore import Explorer
 images = read_folder(scenes_folder(n_train=200, n_valid=150, size=64), n_shot=1)
 images.vocab[0] = '<script>document.title="broken"</script>'
@@ -58,7 +58,7 @@ def test_explorer(url, tmp_path):
         page.locator('.jupyter-widgets select').first.select_option(label='any class')
         html = page.locator('.widget-html-content').first
         before = html.inner_html()
-        page.get_by_role('button', name='Random pictures').click()
+        page.get_by_role('button', name='Random images').click()
         page.wait_for_function('old => document.querySelector(".widget-html-content").innerHTML != old', arg=before)
         box = page.locator('.jupyter-widgets input[type=text]')
         box.fill('x - (y & z)')

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from laso.bench import BenchConfig, bench
-from laso.report import write_report
+from laso.bench.run import BenchConfig, bench
+from laso.bench.results import write_report
 
 CHROMIUM = next((p for o in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(o))), None)
 pytest.importorskip('playwright', reason='playwright is not installed')
@@ -51,7 +51,7 @@ def test_report_of_a_run(page, tmp_path, monkeypatch):
     shown(page, out/'report.html', *EVIL, '<b>data')
 
 def test_report_of_names_everywhere(page, tmp_path):
-    "Titles, cells, columns, settings, the command and the names of pictures."
+    "Titles, cells, columns, settings, the command and the names of images."
     name = EVIL[0]
     table = pd.DataFrame({'a': [name, EVIL[1]], EVIL[3]: [1, 2]}, index=pd.Index([name, EVIL[9]], name=EVIL[1]))
     Image.new('RGB', (2, 2)).save(tmp_path/'" onerror="document.title=`broken`.png')

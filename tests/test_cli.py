@@ -6,8 +6,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from laso import cli
 from laso.core import OPS
-from laso.operators import save_ops, set_ops
-from laso.scenes import CATEGORIES, NOVEL, make_scenes
+from laso.ops.kinds import set_ops
+from laso.data.scenes import CATEGORIES, NOVEL, make_scenes
 
 COMMANDS = 'bench extract train evaluate retrieve fewshot'.split()
 METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subtraction '
@@ -231,7 +231,7 @@ FOLDERS = dict(
     undecodable=(undecodable, ['2 of 360', '00003.jpg, 00250.jpg (2 in all)']),
     unknown_novel=(unknown_novel, ['novel.txt', 'unicorn, dragon (2 in all)']),
     unlisted=(unlisted, ['classes.txt', 'found dog']),
-    too_few=(keep(NOVEL[0], 4), ['at least 5 training pictures', f'{NOVEL[0]} 4']),
+    too_few=(keep(NOVEL[0], 4), ['at least 5 training images', f'{NOVEL[0]} 4']),
     no_base=(keep('dog', 0), ['every base class', 'none for dog']),
 )
 
@@ -349,7 +349,7 @@ def test_damaged_stage(laso, trained, file):
 
 def test_other_width(laso, trained):
     "Operators that were trained on the features of another backbone."
-    save_ops(set_ops('mixture', 7), trained)
+    set_ops('mixture', 7).save(trained)
     for command in 'evaluate', 'fewshot':
         status,_,err = laso(command, trained)
         assert status == 2, err

@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest, torch
 from forked import Server, content, files, needs_fork, reference, server, world
-from laso.backbones import create_backbone, finetune
-from laso.core import digest
-from laso.data import read_folder
-from laso.features import extract
-from laso.scenes import make_scenes
+from laso.features.backbones import create_backbone
+from laso.train.finetune import classifier_dls, finetune
+from laso.store import digest
+from laso.data.folder import read_folder
+from laso.features.extract import extract
+from laso.data.scenes import make_scenes
 
 def same(ref, out): assert {k: content(p) for k,p in files(out).items()} == {k: content(p) for k,p in ref.want.items()}
 
@@ -40,21 +41,21 @@ def test_order_of_files(stage, reference, server, tmp_path):
     same(ref, tmp_path/'out')
 
 @pytest.fixture
-def pictures(world, tmp_path, monkeypatch):
+def images(world, tmp_path, monkeypatch):
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))
     return read_folder(world/'data'),create_backbone('test_efficientnet', size=32, weights=world/'weights.safetensors')
 
-def test_workers_of_fine_tuning(pictures):
-    data,net = pictures
+def test_workers_of_fine_tuning(images):
+    data,net = images
     alone,helped = (finetune(net, data, epochs=2, bs=8, num_workers=n) for n in (0, 2))
     assert digest(alone.model.state_dict()) == digest(helped.model.state_dict())
     assert alone.recorder.values == helped.recorder.values
 
-def test_flips_are_drawn_anew(pictures):
-    "Every pass its own, and about half of the pictures: what depends on nothing else still varies."
-    data,_ = pictures
+def test_flips_are_drawn_anew(images):
+    "Every pass its own, and about half of the images: what depends on nothing else still varies."
+    data,_ = images
     torch.manual_seed(0)
-    dl = data.dls(32, 8).train
+    dl = classifier_dls(data, 32, 8).train
     dl.shuffle,dl.drop_last = False,False
     one,two = (torch.cat([b[0] for b in dl]) for _ in range(2))
     changed = (one != two).flatten(1).any(1).float().mean()
@@ -64,8 +65,8 @@ def features(data, net, tmp_path, monkeypatch, **kwargs):
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'-'.join(map(str, kwargs.items()))))
     return extract(data, net, **kwargs).x.numpy()
 
-def test_workers_of_extraction(pictures, tmp_path, monkeypatch):
-    alone,helped = (features(*pictures, tmp_path, monkeypatch, bs=8, num_workers=n) for n in (0, 2))
+def test_workers_of_extraction(images, tmp_path, monkeypatch):
+    alone,helped = (features(*images, tmp_path, monkeypatch, bs=8, num_workers=n) for n in (0, 2))
     np.testing.assert_array_equal(alone, helped)
 
 def test_threads_that_draw_scenes(tmp_path):
@@ -73,17 +74,17 @@ def test_threads_that_draw_scenes(tmp_path):
     one,three = ({k: p.read_bytes() for k,p in files(tmp_path/n).items()} for n in '13')
     assert one == three and len(one) == 15
 
-def test_batch_size_of_extraction(pictures, tmp_path, monkeypatch):
-    many,some,one = (features(*pictures, tmp_path, monkeypatch, bs=n) for n in (16, 7, 1))
+def test_batch_size_of_extraction(images, tmp_path, monkeypatch):
+    many,some,one = (features(*images, tmp_path, monkeypatch, bs=n) for n in (16, 7, 1))
     for x in some, one: np.testing.assert_allclose(x, many, rtol=1e-4, atol=1e-5)
 
 @needs_fork
 def test_batch_size_of_a_benchmark(reference, server, tmp_path):
-    "Scores that come straight from features, with pictures in batches of 3; learned operators may magnify the rounding."
+    "Scores that come straight from features, with images in batches of 3; learned operators may magnify the rounding."
     args = [*map(str, reference('bench').args(tmp_path))][:-2]
     args += ['--frozen', '--end-to-end', 0, '--n-pairs', 400]   # of few pairs a single one would count for more than the bound
     for n in 3, 16: assert server.run(*args, '--out', tmp_path/str(n), cache=tmp_path/f'cache{n}',
-                                      before=f'features.default_bs = lambda backbone: {n}')[0] == 0
+                                      before=f'extract.default_bs = lambda backbone: {n}')[0] == 0
     a,b = (json.loads((tmp_path/n/'results.json').read_text()) for n in ('3', '16'))
     assert a['untouched'] == pytest.approx(b['untouched'], abs=1e-4)
     for part in 'operators', 'retrieval', 'fewshot', 'expressions':

@@ -3,7 +3,7 @@ import random
 import torch
 from hypothesis import given, strategies as st
 from laso.core import InputError
-from laso.expressions import Expression, expression_labels
+from laso.ops.evaluation import Expression, expression_labels
 
 LAWS = [('x - (y & z)', '(x - y) | (x - z)'), ('x - (y | z)', '(x - y) & (x - z)'), ('x & (y | z)', '(x & y) | (x & z)'),
         ('x | (y & z)', '(x | y) & (x | z)'), ('(x - y) | (y - x)', '(x | y) - (x & y)'), ('x & (y - y | x)', 'x - (y - y)'),

@@ -2,10 +2,10 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from laso.core import OPS, label_intersection, label_names, label_op, label_subtraction, label_union, multi_hot
-from laso.expressions import Expression, expression_labels
-from laso.losses import targets
-from laso.operators import Features, set_ops
-from laso.retrieval import label_iou
+from laso.ops.evaluation import Expression, expression_labels
+from laso.train.losses import targets
+from laso.ops.kinds import Features, set_ops
+from laso.evaluate.metrics import label_iou
 
 few = settings(deadline=None, max_examples=60)
 VOCAB = [f'class {i}' for i in range(7)]

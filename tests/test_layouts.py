@@ -3,10 +3,11 @@ import csv, json, shutil
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from laso import layouts
+from laso.data import layouts
 from laso.core import InputError, label_names, multi_hot
-from laso.data import check_images, read_folder
-from laso.layouts import coco_novel, fastai_data, load_data, read_celeba, read_coco, read_voc
+from laso.data.folder import check_images, read_folder
+from laso.data.layouts import coco_novel, fastai_data, load_data, read_celeba, read_coco, read_voc
+from laso.train.finetune import classifier_dls
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
 NAMES = '''person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,bench,bird,
@@ -38,7 +39,7 @@ def refused():
     return check
 
 def annotations(labels, fnames, names=NAMES, ids=IDS):
-    "COCO's JSON for pictures with these sets of ranks; image ids go down, categories too."
+    "COCO's JSON for images with these sets of ranks; image ids go down, categories too."
     images = [dict(id=1000-i, file_name=o, width=8, height=6) for i,o in enumerate(fnames)]
     anns = [dict(image_id=1000-i, category_id=ids[c], bbox=[1, 1, 5, 4], area=20, iscrowd=0, segmentation=[[1, 1, 6, 1, 6, 5]])
             for i,l in enumerate(labels) for c in l]
@@ -67,7 +68,7 @@ def test_coco(coco, capfd):
     assert [set(l.nonzero().flatten().tolist()) for l in data.labels] == circle(80)*2
     assert data.open(159).size == (8, 6)
     check_images(data)
-    assert len(data.dls(16, bs=4).train_ds) == 80
+    assert len(classifier_dls(data, 16, bs=4).train_ds) == 80
 
 def test_seeds_do_not_matter_where_all_is_given(coco):
     a,b = read_coco(coco, seed=0),read_coco(coco, seed=1)
@@ -176,7 +177,7 @@ def test_coco_is_not_there(coco, tmp_path, refused):
     text = refused(lambda: read_coco(path), '12 of 160 absent', '… (12 in all)')
     assert text.count('.jpg') == 10
     shutil.rmtree(path/'val2014')
-    refused(lambda: read_coco(path), '80 pictures of val2014', 'name their folder as images')
+    refused(lambda: read_coco(path), '80 images of val2014', 'name their folder as images')
     (path/'annotations'/'instances_val2014.json').unlink()
     refused(lambda: read_coco(path), 'instances_val2014.json, found no file')
 
@@ -231,7 +232,7 @@ def test_voc_places(voc, tmp_path, refused):
     assert read_voc(voc.parent/'VOC2012').name == 'VOC2012'
 
 def test_voc_without_test(tmp_path):
-    "Validation pictures come from val where test.txt is missing or its pictures have no annotations."
+    "Validation images come from val where test.txt is missing or its images have no annotations."
     path = write_voc(tmp_path/'VOC2012', notes=40, **SPLITS)
     data = read_voc(path)
     assert data.train_ids.tolist() == [*range(20)] and data.valid_ids.tolist() == [*range(20, 40)] and len(data) == 40
@@ -264,13 +265,13 @@ def test_voc_files(voc, tmp_path, refused):
     for i in range(3): (voc/'JPEGImages'/f'{i:06}.jpg').unlink()
     refused(lambda: read_voc(voc), '3 of 60 absent: 000000.jpg, 000001.jpg, 000002.jpg (3 in all)')
     for i in range(11): (voc/'Annotations'/f'{i:06}.xml').unlink()
-    refused(lambda: read_voc(voc), 'an annotation of every picture', '11 of 60 absent: 000000, ', '000009, … (11 in all)')
+    refused(lambda: read_voc(voc), 'an annotation of every image', '11 of 60 absent: 000000, ', '000009, … (11 in all)')
     write(voc/'ImageSets'/'Main'/'trainval.txt', '000012\n../../x\n')
     refused(lambda: read_voc(voc), 'trainval.txt', "'../../x'")
     write(voc/'ImageSets'/'Main'/'trainval.txt', '000045\n000046\n')
     refused(lambda: read_voc(voc), 'ImageSets/Main, found more than one line for 000045.jpg, 000046.jpg')
     (voc/'ImageSets'/'Main'/'trainval.txt').unlink()
-    refused(lambda: read_voc(voc), 'pictures of trainval', 'no file')
+    refused(lambda: read_voc(voc), 'images of trainval', 'no file')
 
 ATTRIBUTES = ['5_o_Clock_Shadow', *(f'Has_{i}' for i in range(2, 41))]
 

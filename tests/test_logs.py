@@ -1,9 +1,9 @@
 "Logs of experiments with the real packages, where they are installed."
 import time
 import pytest, torch
-from laso.features import FeatureTable
-from laso.learner import laso_learner
-from laso.recipes import loggers
+from laso.features.extract import FeatureTable
+from laso.train.operators import ops_learner
+from laso.train.callbacks import loggers
 
 @pytest.fixture
 def learn():
@@ -11,7 +11,7 @@ def learn():
     labels = (torch.rand(300, 6, generator=g) < .4).float()
     table = FeatureTable(labels @ torch.rand(6, 16, generator=g), labels, list('abcdef'), torch.arange(300) >= 200,
                          torch.arange(6) < 2)
-    return laso_learner(table, n_pairs=128, bs=64)
+    return ops_learner(table, 'mixture', n_pairs=128, bs=64)
 
 def fit(learn, folder, name):
     with learn.no_bar(),learn.no_logging(): learn.fit_ops(2, cbs=loggers(folder, name))

@@ -3,7 +3,7 @@ import numpy as np, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
-from laso.metrics import average_precision, mean_ap, n_classes_with_positive
+from laso.evaluate.metrics import average_precision, mean_ap, n_classes_with_positive
 
 few = settings(deadline=None, max_examples=60)
 

@@ -1,5 +1,4 @@
 "Metrics and losses in every number format against exact references, and every gradient against finite differences."
-import inspect
 from decimal import Decimal, localcontext
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -8,13 +7,13 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 from laso.core import OPS
-from laso.decisions import class_scores, decision_scores, pr_curves
-from laso.losses import ALIKE, TERMS, LaSO, LaSOLoss, LossWeights, focal_loss
-from laso.metrics import average_precision, mean_ap, mean_ci
-from laso.mlp import HeadLinear
-from laso.logic import LogicNet
-from laso.operators import KINDS, set_ops
-from laso.retrieval import label_iou, nearest
+from laso.evaluate.metrics import average_precision, class_scores, decision_scores, label_iou, mean_ap, pr_curves
+from laso.evaluate.retrieval import nearest
+from laso.evaluate.statistics import mean_ci
+from laso.lab.mlp import HeadLinear
+from laso.ops.kinds import KINDS, set_ops
+from laso.ops.logic import LogicNet
+from laso.train.losses import ALIKE, TERMS, LaSO, LaSOLoss, LossWeights, focal_loss
 from test_metrics import problems, reference, same, ties
 
 DTYPES = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -174,12 +173,14 @@ def test_every_term(dtype, focal, l1, data):
 def operators(kind, d=4):
     "Small operators without dropout, none of whose weights is special."
     torch.manual_seed(0)
-    known = inspect.signature(KINDS[kind]).parameters
+    known = KINDS[kind].options()
     ops = set_ops(kind, d, **{k: v for k,v in dict(h=5, p=0., k=3).items() if k in known}).double()
     with torch.no_grad():
         for p in ops.parameters(): p.add_(.3*torch.randn_like(p))
         for m in ops.modules():
-            if isinstance(m, LogicNet): m.know((torch.randn(2, d), torch.randn(2)), (torch.randn(1, d), torch.randn(1)))
+            if isinstance(m, LogicNet):
+                directions = (torch.randn(2, d), torch.randn(2)), (torch.randn(1, d), torch.randn(1))
+                m.adapt(directions, length=m.net.scale, mean=m.net.mean, dirs=m.net.dirs)
     return ops
 
 def away_from_ties(bs=4, d=4):

@@ -3,8 +3,8 @@ import json
 from pathlib import Path
 import pytest, timm, torch
 from laso.core import OPS
-from laso.official import Discriminator, _DISCRIMINATOR, _PAPER, _RESIDUAL, _rename
-from laso.operators import PaperNet, ResidualNet
+from laso.lab.official import Discriminator, _DISCRIMINATOR, _PAPER, _RESIDUAL, _rename
+from laso.ops.networks import PaperNet, ResidualNet
 
 FILE = Path(__file__).resolve().parent.parent.parent/'shared/data/official_checkpoint_keys.json'
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason='needs ../shared/data/official_checkpoint_keys.json')

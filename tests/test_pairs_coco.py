@@ -3,7 +3,7 @@ import subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from laso.core import multi_hot
-from laso.pairs import draw_pairs
+from laso.data.labels import draw_pairs
 
 FOLDER = Path(__file__).parents[2]/'shared/data/coco_labels'
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason='the labels of COCO are not here')
@@ -45,7 +45,7 @@ def test_histogram(labels):
 def test_memory(labels, tmp_path):
     "An epoch of 4 x 82,081 pairs adds less than 500 MB to what the labels take."
     torch.save(labels.bool(), tmp_path/'labels.pt')
-    code = ('import resource,torch,numpy as np\nfrom laso.pairs import draw_pairs\n'
+    code = ('import resource,torch,numpy as np\nfrom laso.data.labels import draw_pairs\n'
             f'l = torch.load({str(tmp_path/"labels.pt")!r}, weights_only=True).float()\n'
             'mb = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024\n'
             'before = mb()\n'

@@ -39,18 +39,16 @@ def test_two_processes_extract_the_same_bytes(runs):
 
 TRAIN = """
 import sys,torch
-from laso.adapt import adaptive_learner
-from laso.features import load_features
-from laso.learner import laso_learner
-from laso.operators import set_ops,save_ops
+from laso.features.extract import load_features
+from laso.train.operators import ops_learner
 from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
 table = load_features(sys.argv[1])
 torch.manual_seed(0)
-if sys.argv[3] == 'logic': learn,lr = adaptive_learner(table, n_pairs=2048),.01
-else: learn,lr = laso_learner(table, set_ops('mixture', table.width, h=32, p=0.), n_pairs=2048),.1
+if sys.argv[3] == 'logic': learn,lr = ops_learner(table, n_pairs=2048),.01
+else: learn,lr = ops_learner(table, 'mixture', h=32, p=0., n_pairs=2048),.1
 learn.opt_func = SGD
 with learn.no_bar(), learn.no_logging(): ops = learn.fit_ops(1, lr)
-save_ops(ops, sys.argv[2])
+ops.save(sys.argv[2])
 """
 
 @pytest.mark.parametrize('kind,launcher,learned', [('mixture', 'torchrun', 'net.3.weight'), ('mixture', 'accelerate', 'net.3.weight'),
@@ -85,8 +83,8 @@ import os,signal,sys
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from laso import features
-from laso.backbones import create_backbone
+from laso.features import extract as features
+from laso.features.backbones import create_backbone
 features.CHUNK = 8
 seen,last = [],int(sys.argv[2])
 class Images:
@@ -95,7 +93,7 @@ class Images:
         if i == last: os.kill(os.getpid(), signal.SIGKILL)
         seen.append(i)
         return Image.fromarray(np.random.default_rng(i).integers(256, size=(40, 40, 3), dtype=np.uint8))
-features._compute(Path(sys.argv[1]), create_backbone(size=32), Images(), bs=4)
+features._compute(Path(sys.argv[1]), create_backbone(size=32), Images(), bs=4, dtype='float32')
 print(len(seen))
 """
 
@@ -111,7 +109,7 @@ def test_a_killed_extraction_goes_on_and_ends_with_the_same_file(tmp_path):
 
 KEPT = """
 import torch
-from laso.learner import kept_memory
+from laso.train.learner import kept_memory
 def mb(): return next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('RssAnon'))/1000
 def use(): [torch.ones(2**24) for _ in range(4)]   # 268 MB
 start,used = mb(),[]
@@ -136,8 +134,11 @@ def test_features_in_16_bits(runs, tmp_path):
         half = np.load(tmp_path/name/'features/features.npy')
         assert half.dtype == np.float16
         assert 0 < np.abs(x-half).mean() < bound*np.abs(x).mean()
+    p = run([laso, 'train', tmp_path/'half', '--bf16'], tmp_path)   # the default kind has no use for it
+    assert p.returncode == 2 and 'found bf16' in p.stderr, p.stderr
     for cmd in ('train', 'evaluate', 'fewshot'):
-        p = run([laso, cmd, tmp_path/'half']+['--bf16', '--ops-epochs', 1]*(cmd == 'train'), tmp_path)
+        options = ['--bf16', '--ops', 'mixture', '--ops-epochs', 1] if cmd == 'train' else []
+        p = run([laso, cmd, tmp_path/'half', *options], tmp_path)
         assert p.returncode == 0, p.stderr
     scores = json.loads((tmp_path/'half/fewshot.json').read_text())
     assert all(0 < o['map'] <= 1 for o in scores)
@@ -177,8 +178,8 @@ def test_perf_on_a_gpu(tmp_path):
 COMPILED = """
 import torch
 from torch import nn
-from laso.losses import LaSO,LaSOLoss
-from laso.operators import set_ops
+from laso.train.losses import LaSO, LaSOLoss
+from laso.ops.kinds import set_ops
 def gradients(loss):
     torch.manual_seed(0)
     net = LaSO(set_ops('residual', 16), nn.Linear(16, 5)).double().train()

@@ -3,17 +3,21 @@ import numpy as np, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from laso.backbones import create_backbone, finetune
+from laso.features.backbones import create_backbone
+from laso.train.finetune import finetune
 from laso.core import OPS, InputError, label_op
-from laso.data import ImageSet
-from laso.evaluation import class_columns, evaluation_pairs
-from laso.expressions import EXPRESSIONS, Expression, expression_labels, expression_rows
-from laso.features import FeatureTable
-from laso.fewshot import fewshot, mixup_plan, support_sets, synthetic_pairs
-from laso.labels import LabelSet
-from laso.learner import laso_learner
-from laso.pairs import PairDL, balanced_rows, draw_pairs
-from laso.perf import random_table, random_views
+from laso.data.folder import ImageSet
+from laso.ops.evaluation import (EXPRESSIONS, Expression, class_columns, evaluation_pairs, expression_labels,
+                                 expression_rows)
+from laso.features.extract import FeatureTable
+from laso.fewshot.methods import fewshot
+from laso.fewshot.support import support_sets, synthetic_pairs
+from laso.fewshot.views import mixup_plan, toy_views
+from laso.data.labels import LabelTable
+from laso.train.operators import ops_learner
+from laso.data.labels import balanced_rows, draw_pairs
+from laso.train.learner import PairDL
+from laso.lab.speed_fewshot import random_table
 
 few,fewer = settings(deadline=None, max_examples=60),settings(deadline=None, max_examples=25)   # searching in vain takes long
 seeds = st.integers(0, 2**32-1)
@@ -130,7 +134,8 @@ def tables(draw, n_shot=3):
     rng = np.random.default_rng(draw(seeds))
     novel = torch.zeros(labels.shape[1]).bool()
     novel[:draw(st.integers(1, labels.shape[1]-1))] = True
-    return LabelSet(labels, [f'c{i}' for i in range(len(novel))], torch.from_numpy(rng.random(len(labels)) < .3), novel)
+    names,is_valid = [f'c{i}' for i in range(len(novel))],torch.from_numpy(rng.random(len(labels)) < .3)
+    return LabelTable(labels, names, is_valid, novel)
 
 @few
 @given(tables(), seeds)
@@ -193,10 +198,11 @@ def small_table():
     t.labels[:,t.base_ids] = (torch.rand(len(t), 5, generator=torch.Generator().manual_seed(0)) < .4).float()
     return FeatureTable(t.x, t.labels, [f'c{i}' for i in range(8)], t.is_valid, t.novel)
 
-@pytest.mark.parametrize('options', [{}, dict(ops='residual', joint=True)], ids=['default', 'residual-joint'])
+@pytest.mark.parametrize('options', [{}, dict(kind='mixture'), dict(kind='residual', joint=True)],
+                         ids=['default', 'mixture', 'residual-joint'])
 def test_operators_see_no_novel_label_and_no_validation_row(options):
     def train(table):
-        learn = laso_learner(table, n_pairs=512, bs=64, **options)
+        learn = ops_learner(table, n_pairs=512, bs=64, **options)
         torch.manual_seed(0)   # of the dropout
         with learn.no_bar(), learn.no_logging(): learn.fit_ops(1)
         return learn
@@ -205,14 +211,17 @@ def test_operators_see_no_novel_label_and_no_validation_row(options):
     for k,v in a.model.state_dict().items(): assert torch.equal(v, b.model.state_dict()[k]), k
     rows,held = (o.rows for o in a.dls.loaders)
     assert not torch.isin(rows, held).any() and torch.isin(torch.cat([rows, held]), table.train_ids).all()
-    assert all(l.shape[1] == len(table.base_ids) for batch in a.dls.train for l in batch[2:])
+    assert all(l.shape[1] == len(table.base_ids) for batch in a.dls.train for l in batch[-2:])
 
-def test_pictures_with_a_novel_label_can_be_left_out():
+@pytest.mark.parametrize('kind', ['logic', 'mixture'])
+def test_pictures_with_a_novel_label_can_be_left_out(kind):
     table = small_table()
     table.labels[::2,table.novel_ids[0]:] = 0   # otherwise all training pictures show a novel class
-    for dl in laso_learner(table, n_pairs=512, bs=64, drop_novel=True).dls.loaders:
+    for dl in ops_learner(table, kind, n_pairs=512, bs=64, drop_novel=True).dls.loaders:
         assert len(dl.rows) and not table.novel_labels[dl.rows].any()
-        for pairs in (dl.draw(), dl.draw()): assert not table.novel_labels[pairs].any()
+        for drawn in (dl.draw(), dl.draw()):
+            pairs = torch.cat([p for _,p in drawn]) if kind == 'logic' else drawn   # with their fold
+            assert not table.novel_labels[pairs].any()
 
 def test_heads_see_their_support_set_only():
     table = small_table()
@@ -221,7 +230,7 @@ def test_heads_see_their_support_set_only():
         labels,outside = table.labels.clone(),~torch.isin(torch.arange(len(table)), sets[i].rows) & ~table.is_valid
         labels[outside] = other.labels[outside]
         changed = FeatureTable(table.x, labels, table.vocab, table.is_valid, table.novel)
-        views = random_views(table, sets[i:i+1])
+        views = toy_views(table, sets[i:i+1])
         score = lambda t: [r['map'] for r in fewshot(t, views=views, sets=sets[i:i+1])]
         assert score(table) == score(changed)
 

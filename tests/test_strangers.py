@@ -10,18 +10,18 @@ from fastai.data.external import fastai_cfg
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from laso import files
-from laso.backbones import create_backbone
+from laso.data import files
+from laso.features.backbones import create_backbone
 from laso.core import InputError
-from laso.data import read_folder
-from laso.features import FeatureTable, load_features
-from laso.fewshot import Views
-from laso.files import check_archive, open_picture, read_text
-from laso.layouts import fastai_data, read_coco, read_voc
-from laso.official import load_official, read_weights
-from laso.operators import load_ops, save_ops, set_ops
-from laso.report import read_run
-from laso.tagger import FewShotTagger, backbone_and_ops, load_tagger
+from laso.data.folder import read_folder
+from laso.features.extract import FeatureTable, load_features
+from laso.fewshot.views import Views
+from laso.data.files import check_archive, open_image, read_text
+from laso.data.layouts import fastai_data, read_coco, read_voc
+from laso.lab.official import load_official, read_weights
+from laso.ops.kinds import SetOps, set_ops
+from laso.bench.results import read_run
+from laso.tag.tagger import FewShotTagger, backbone_and_ops, load_tagger
 
 def refused(f, *parts):
     "One plain sentence."
@@ -55,9 +55,9 @@ def with_table(name):
 
 def with_ops(name):
     def f(file, path):
-        save_ops(set_ops('mixture', 3, h=2), path/'o')
+        set_ops('mixture', 3, h=2).save(path/'o')
         shutil.copy(file, path/'o'/name)
-        return load_ops(path/'o')
+        return SetOps.load(path/'o')
     return f
 
 def as_coco(file, path):
@@ -72,7 +72,7 @@ def as_voc(file, path):
     return read_voc(path)
 
 def as_celeba(file, path):
-    from laso.layouts import read_celeba
+    from laso.data.layouts import read_celeba
     for o in 'list_attr_celeba.txt', 'list_eval_partition.txt': shutil.copy(file, path/o)
     (path/'img_align_celeba').mkdir()
     return read_celeba(path)
@@ -81,7 +81,7 @@ READERS = dict(
     tagger=lambda file, path: load_tagger(file), weights=lambda file, path: create_backbone('test_efficientnet', weights=file), checkpoint=lambda file, path: read_weights(file),
     operators=with_ops('operators.safetensors'), settings=with_ops('operators.json'), features=with_table('features.npy'), labels=with_table('features.json'), views=lambda file, path: Views.load(file),
     run=in_folder('results.json', read_run), official=in_folder('paperUnionModel', load_official), official_base=in_folder('paperBaseModel', load_official), resnet=in_folder('networks_setops_model_5.pth', load_official),
-    coco=as_coco, voc=as_voc, celeba=as_celeba, table=in_folder('labels.csv', read_folder), text=lambda file, path: read_text(file), picture=lambda file, path: open_picture(file), archive=lambda file, path: check_archive(file))
+    coco=as_coco, voc=as_voc, celeba=as_celeba, table=in_folder('labels.csv', read_folder), text=lambda file, path: read_text(file), picture=lambda file, path: open_image(file), archive=lambda file, path: check_archive(file))
 
 def object_array(mark):
     f = io.BytesIO()
@@ -212,30 +212,30 @@ def test_tagger_of_other_text(tagger, tmp_path, text):
 @pytest.mark.parametrize('config', [dict(kind='mixture', d=10**9), dict(kind='mixture', d=3, h=10**12), dict(kind='paper', d=3, h=2**17), dict(kind='residual', d=3, n_blocks=10**9), dict(kind='residual', d=3, n_blocks=-1), dict(kind='mixture', d='3'), dict(kind='mixture', d=3.5),
     dict(kind=['mixture'], d=3), dict(kind='mixture'), dict(d=3), dict(kind='mixture', d=3, h=2, more=1), dict(kind='mixture', d=3, h=2, p=7), [], 3, None, dict(kind='mixture', d=4, h=2), dict(kind='mixture', d=3, h=3)])
 def test_operators(tmp_path, config):
-    save_ops(set_ops('mixture', 3, h=2), tmp_path)
-    load_ops(tmp_path)
+    set_ops('mixture', 3, h=2).save(tmp_path)
+    SetOps.load(tmp_path)
     (tmp_path/'operators.json').write_text(json.dumps(config))
-    refused(lambda: load_ops(tmp_path), 'operators.json and operators.safetensors')
+    refused(lambda: SetOps.load(tmp_path), 'operators.json and operators.safetensors')
 
 def test_operators_of_a_large_file(tmp_path):
     "A settings file above its limit is not even read."
-    save_ops(set_ops('mixture', 3, h=2), tmp_path)
+    set_ops('mixture', 3, h=2).save(tmp_path)
     with (tmp_path/'operators.json').open('r+b') as f: f.truncate(2**40)
-    refused(lambda: load_ops(tmp_path))
+    refused(lambda: SetOps.load(tmp_path))
 
 @pytest.mark.parametrize('name', ['features.json', 'operators.json', 'operators.safetensors', 'views.safetensors', 'results.json', 'labels.csv', 'picture.jpg', 'my.tagger', 'paperUnionModel', '000001.xml'])
 def test_sparse_terabytes(tmp_path, name):
     "Files that claim a terabyte and take none."
     reader = {'features.json': with_table('x'), 'operators.json': with_ops('x')}
     good_table(tmp_path/'t')
-    save_ops(set_ops('mixture', 3, h=2), tmp_path/'o')
+    set_ops('mixture', 3, h=2).save(tmp_path/'o')
     place = {'features.json': tmp_path/'t', 'operators.json': tmp_path/'o', 'operators.safetensors': tmp_path/'o', '000001.xml': tmp_path/'Annotations'}.get(name, tmp_path)
     place.mkdir(exist_ok=True)
     (tmp_path/'ImageSets'/'Main').mkdir(parents=True)
     for o in 'train', 'val': (tmp_path/'ImageSets'/'Main'/f'{o}.txt').write_text('000001\n')
     with (place/name).open('wb') as f: f.truncate(2**40)
-    read = {'features.json': lambda: load_features(place), 'operators.json': lambda: load_ops(place), 'operators.safetensors': lambda: load_ops(place), 'views.safetensors': lambda: Views.load(place/name), 'results.json': lambda: read_run(place),
-            'labels.csv': lambda: read_folder(place), 'picture.jpg': lambda: open_picture(place/name), 'my.tagger': lambda: load_tagger(place/name), 'paperUnionModel': lambda: load_official(place), '000001.xml': lambda: read_voc(tmp_path)}[name]
+    read = {'features.json': lambda: load_features(place), 'operators.json': lambda: SetOps.load(place), 'operators.safetensors': lambda: SetOps.load(place), 'views.safetensors': lambda: Views.load(place/name), 'results.json': lambda: read_run(place),
+            'labels.csv': lambda: read_folder(place), 'picture.jpg': lambda: open_image(place/name), 'my.tagger': lambda: load_tagger(place/name), 'paperUnionModel': lambda: load_official(place), '000001.xml': lambda: read_voc(tmp_path)}[name]
     refused(read)
 
 def run_of(path, **about):
@@ -249,7 +249,7 @@ def test_run(tmp_path, backbone): refused(lambda: backbone_and_ops(run_of(tmp_pa
 
 @pytest.mark.parametrize('part', [dict(operators=3), dict(operators=[3]), dict(operators=[{}]), dict(fewshot={}), dict(fewshot=[dict(method=[], shot=1, episode=0, map=1)]), dict(operators=[dict(classes='seen', op='union', operator='x', map='high')]*2), dict(fewshot=None), dict(operators='[/b]')])
 def test_compare(tmp_path, part):
-    from laso.report import compare_runs
+    from laso.bench.results import compare_runs
     a = read_run(run_of(tmp_path, **part))
     refused(lambda: compare_runs(a, a))
 
@@ -316,7 +316,7 @@ def downloads(tmp_path, monkeypatch):
     def f(data, name='coco_tiny.tgz'):
         (tmp_path/'web').mkdir()
         (tmp_path/'web'/name).write_bytes(data)
-        monkeypatch.setattr('laso.layouts.URLs.COCO_TINY', f'file://{tmp_path}/web/{name}')
+        monkeypatch.setattr('fastai.data.external.URLs.COCO_TINY', f'file://{tmp_path}/web/{name}')
         return fastai_data('COCO_TINY')
     yield f
     fastai_cfg.cache_clear()
@@ -346,10 +346,10 @@ def test_good_archive(tmp_path, downloads, capsys):
 
 def test_limits_are_stated():
     "The page on files states the limits that the code has."
-    page = json.loads((Path(files.__file__).parent.parent/'nbs'/'02_files.ipynb').read_text(encoding='utf8'))
+    page = json.loads((Path(files.__file__).parents[2]/'nbs/data/11_files.ipynb').read_text(encoding='utf8'))
     text = next(t for c in page['cells'] if '## Limits' in (t := ''.join(c['source'])))
     assert files.PIXELS == 2**27 and '2^{27}' in text
-    for size,words in ((files.PICTURE, '1 GiB'), (files.TEXT, '128 MiB'), (files.JSON, '256 MiB'), (files.TENSORS, '8 GiB'), (files.ARCHIVE, '64 GiB')):
+    for size,words in ((files.IMAGE, '1 GiB'), (files.TEXT, '128 MiB'), (files.JSON, '256 MiB'), (files.TENSORS, '8 GiB'), (files.ARCHIVE, '64 GiB')):
         assert words in text and size == int(words.split()[0])*2**(20 if 'MiB' in words else 30)
 
 def peak_of(f, *args):
@@ -376,7 +376,7 @@ def test_memory_is_as_stated(in_clean_process, tmp_path, kind):
         if kind in ('turned', 'both'): exif[0x112] = 6
         im.save(file, 'PNG', exif=exif, compress_level=1)
     size,pixels = file.stat().st_size,11_500**2
-    read,bound = {'table': (worst_text, 70*size), 'tensors': (files.read_tensors, size), 'lists': (worst_json, 30*size), 'dicts': (worst_json, 30*size), 'words': (worst_json, 30*size)}.get(kind, (open_picture, 16*pixels))
+    read,bound = {'table': (worst_text, 70*size), 'tensors': (files.read_tensors, size), 'lists': (worst_json, 30*size), 'dicts': (worst_json, 30*size), 'words': (worst_json, 30*size)}.get(kind, (open_image, 16*pixels))
     status,log = in_clean_process(peak_of, read, file)
     assert status == 0, log
     took = int(re.search(r'MB (\d+)', log)[1])

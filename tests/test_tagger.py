@@ -4,9 +4,9 @@ import pytest, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from laso import cli
-from laso.data import read_folder
-from laso.scenes import make_scenes
-from laso.tagger import load_tagger
+from laso.data.folder import read_folder
+from laso.data.scenes import make_scenes
+from laso.tag.tagger import load_tagger
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
@@ -55,8 +55,8 @@ def test_bad_input(world, taught, laso, tmp_path):
     (tmp_path/'text.jpg').write_text('no picture')
     (tmp_path/'empty').mkdir()
     for args,part in [(('tag', tmp_path/'none', world[0]/'new'), 'found no file'), (('tag', taught, 'no.jpg'), 'no.jpg (no file)'),
-                      (('tag', taught, tmp_path/'text.jpg'), 'text.jpg'), (('tag', taught, tmp_path/'empty'), 'at least one picture'),
-                      (('teach', tmp_path/'empty'), 'sub-folder of pictures'), (('teach', tmp_path/'none'), 'found no'),
+                      (('tag', taught, tmp_path/'text.jpg'), 'text.jpg'), (('tag', taught, tmp_path/'empty'), 'at least one image'),
+                      (('teach', tmp_path/'empty'), 'sub-folder of images'), (('teach', tmp_path/'none'), 'found no'),
                       (('teach', world[0]/'taught', '--size', -3), 'at least 8 pixels, found -3'),
                       (('teach', world[0]/'taught', '--size', 1100), 'at most 1024 pixels, found 1100'),
                       (('teach', world[0]/'taught', '--run', tmp_path), 'results.json'),
