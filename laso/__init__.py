@@ -15,7 +15,7 @@ Modules:
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
-- `laso.data.files`: Images, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
+- `laso.data.decode`: Images, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
 - `laso.data.folder`: Read a folder of multi-label images, check it and split its classes
 - `laso.data.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.data.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
@@ -33,6 +33,7 @@ Modules:
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
 - `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
+- `laso.interrupts`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.lab.ablation`: What each term of the loss is worth
 - `laso.lab.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
 - `laso.lab.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
@@ -48,7 +49,6 @@ Modules:
 - `laso.ops.kinds`: The three operators together: made, adapted, saved and loaded by the name of their kind
 - `laso.ops.logic`: From mixtures of two feature vectors to the default operators, which do logic in directions that mean something
 - `laso.ops.networks`: Networks that take the features of two images and return the features of a third one: their union, intersection or subtraction
-- `laso.stopping`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.store`: Files that are whole or absent, a cache, and names for content
 - `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
@@ -58,7 +58,7 @@ Modules:
 - `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
 - `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`
 - `laso.train.losses`: What the operators' outputs should be called by a classifier, and what they should look like
-- `laso.train.operators`: One call trains operators of any kind on the base classes, by the recipe of that kind"""
+- `laso.train.recipes`: One call trains operators of any kind on the base classes, by the recipe of that kind"""
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 

@@ -19,7 +19,7 @@ import os,shlex,sys,warnings
 from pathlib import Path
 from typing import Annotated,Optional
 import typer
-from .stopping import stoppable
+from .interrupts import stoppable
 
 # %% ../nbs/84_cli.ipynb #a56b51fa
 def _option(kind, help, **kwargs): return Annotated[kind, typer.Option(help=help, **kwargs)]

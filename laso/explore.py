@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from .core import InputError,label_names
-from .data.files import open_image,to_rgb
+from .data.decode import open_image,to_rgb
 from .data.folder import ImageSet
 from .features.extract import extract_images,FeatureTable
 from .features.heads import fit_linear

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 with atheris.instrument_imports(include=['laso', 'PIL']):
     import PIL.GifImagePlugin, PIL.PngImagePlugin, PIL.TiffImagePlugin, PIL.WebPImagePlugin
-    from laso.data import files, folder
+    from laso.data import decode as files, folder
     from laso.lab import official
     from laso.tag import tagger
     from laso.core import InputError

@@ -13,7 +13,7 @@ import numpy as np, psutil, torch
 from laso.features.extract import FeatureTable
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets
-from laso.train.operators import ops_learner
+from laso.train.recipes import ops_learner
 from laso.lab.speed_size import large_table
 from laso.evaluate.retrieval import nearest
 

@@ -16,11 +16,11 @@ from laso.features.extract import FeatureTable, load_features
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import Support, support_sets
 from laso.fewshot.views import Views, compute_views
-from laso.data.files import PIXELS, open_image
+from laso.data.decode import PIXELS, open_image
 from laso.data.labels import check_classes
 from laso.data.layouts import load_data, read_coco
 from laso.train.finetune import classifier_dls
-from laso.train.operators import ops_learner
+from laso.train.recipes import ops_learner
 from laso.ops.kinds import set_ops
 from laso.tag.images import read_taught
 from laso.tag.tagger import FewShotTagger

@@ -11,7 +11,7 @@ from laso.fewshot.support import support_sets
 from laso.ops.evaluation import evaluate
 from laso.ops.kinds import KINDS, Kind, SetOps, set_ops
 from laso.ops.networks import Operator
-from laso.train.operators import ops_learner, train_ops
+from laso.train.recipes import ops_learner, train_ops
 from typer.testing import CliRunner
 
 class Tilted(Operator):

@@ -2,7 +2,7 @@
 import time
 import pytest, torch
 from laso.features.extract import FeatureTable
-from laso.train.operators import ops_learner
+from laso.train.recipes import ops_learner
 from laso.train.callbacks import loggers
 
 @pytest.fixture

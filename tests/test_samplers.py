@@ -14,7 +14,7 @@ from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets, synthetic_pairs
 from laso.fewshot.views import mixup_plan, toy_views
 from laso.data.labels import LabelTable
-from laso.train.operators import ops_learner
+from laso.train.recipes import ops_learner
 from laso.data.labels import balanced_rows, draw_pairs
 from laso.train.learner import PairDL
 from laso.lab.speed_fewshot import random_table

@@ -10,13 +10,13 @@ from fastai.data.external import fastai_cfg
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from laso.data import files
+from laso.data import decode as files
 from laso.features.backbones import create_backbone
 from laso.core import InputError
 from laso.data.folder import read_folder
 from laso.features.extract import FeatureTable, load_features
 from laso.fewshot.views import Views
-from laso.data.files import check_archive, open_image, read_text
+from laso.data.decode import check_archive, open_image, read_text
 from laso.data.layouts import fastai_data, read_coco, read_voc
 from laso.lab.official import load_official, read_weights
 from laso.ops.kinds import SetOps, set_ops
@@ -346,7 +346,7 @@ def test_good_archive(tmp_path, downloads, capsys):
 
 def test_limits_are_stated():
     "The page on files states the limits that the code has."
-    page = json.loads((Path(files.__file__).parents[2]/'nbs/data/11_files.ipynb').read_text(encoding='utf8'))
+    page = json.loads((Path(files.__file__).parents[2]/'nbs/data/11_decode.ipynb').read_text(encoding='utf8'))
     text = next(t for c in page['cells'] if '## Limits' in (t := ''.join(c['source'])))
     assert files.PIXELS == 2**27 and '2^{27}' in text
     for size,words in ((files.IMAGE, '1 GiB'), (files.TEXT, '128 MiB'), (files.JSON, '256 MiB'), (files.TENSORS, '8 GiB'), (files.ARCHIVE, '64 GiB')):

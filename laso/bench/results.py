@@ -23,7 +23,7 @@ from rich.table import Table
 from pandas.errors import InvalidIndexError
 from ..core import InputError,one_line
 from ..store import atomic_path,rank
-from ..data.files import read_json
+from ..data.decode import read_json
 
 # %% ../../nbs/bench/70_results.ipynb #9831e0bd
 def default_folder(

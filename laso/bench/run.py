@@ -32,7 +32,7 @@ from laso.ops.evaluation import (class_columns,evaluate,evaluate_expressions,eva
     evaluation_pairs)
 from ..train.callbacks import Checkpoint,loggers
 from ..train.learner import SCHEDULES
-from ..train.operators import adapt_ops,check_settings,ops_learner
+from ..train.recipes import adapt_ops,check_settings,ops_learner
 from ..train.finetune import finetuned
 from ..train.end_to_end import fit_end_to_end
 from ..fewshot.support import support_sets

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..core import InputError,multi_hot,name_all,notify
 from ..store import digest
 from .labels import check_classes,LabelTable
-from .files import leads_out,name_unreadable,open_image,read_text,unreadable
+from .decode import leads_out,name_unreadable,open_image,read_text,unreadable
 
 # %% ../../nbs/data/12_folder.ipynb #349f0070
 class ImageSet(LabelTable):

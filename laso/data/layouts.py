@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 import torch
 from ..core import InputError,name_all,notify
-from .files import check_archive,read_bytes,read_json,read_text
+from .decode import check_archive,read_bytes,read_json,read_text
 from .folder import draw_valid,image_set,ImageSet,read_folder,skip_bad
 from .scenes import scenes_folder
 

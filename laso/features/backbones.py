@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from ..core import InputError,name_all,usable_device
 from ..store import atomic_path,digest
-from ..data.files import read_tensors
+from ..data.decode import read_tensors
 
 # %% ../../nbs/features/30_backbones.ipynb #f3b126d3
 class Backbone(nn.Module):

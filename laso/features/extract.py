@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader,Dataset
 from ..core import InputError,multi_hot,name_all,progress
 from ..store import wait_until,atomic_path,cache_dir,digest,rank
 from ..data.labels import LabelTable
-from ..data.files import read_array,read_json,to_rgb
+from ..data.decode import read_array,read_json,to_rgb
 from ..data.folder import check_images,ImageSet
 from .backbones import Backbone,backbone_digest
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch.nn.utils.rnn import pad_sequence
 from ..core import InputError
 from ..store import atomic_path,digest
-from ..data.files import read_tensors
+from ..data.decode import read_tensors
 from ..data.folder import ImageSet
 from ..features.backbones import Backbone
 from ..features.extract import cached_features,FeatureTable,to_bytes

@@ -15,7 +15,7 @@ from ..core import OPS
 from ..evaluate.statistics import mean_ci,paired_ci
 from ..features.extract import FeatureTable
 from ..train.losses import LossWeights
-from ..train.operators import ops_learner
+from ..train.recipes import ops_learner
 
 # %% ../../nbs/lab/94_ablation.ipynb #4940181e
 def _scores(table, kind, epochs, **settings):

@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn,Tensor
 from ..core import InputError,name_all,OPS
-from ..data.files import fill,TENSORS
+from ..data.decode import fill,TENSORS
 from ..features.backbones import Backbone
 from ..ops.networks import PaperNet,ResidualNet
 from ..ops.kinds import SetOps

@@ -32,7 +32,7 @@ from ..features.heads import fit_linear
 from ..ops.kinds import set_ops,SetOps
 from ..train.losses import LaSO,LaSOLoss,LossWeights
 from ..train.learner import kept_memory
-from ..train.operators import CrossFit,crossfit_loss,ops_learner
+from ..train.recipes import CrossFit,crossfit_loss,ops_learner
 from .mlp import fit_mlps,MLPHeads
 
 # %% ../../nbs/lab/96_speed_jobs.ipynb #8bcc9d68

@@ -9,7 +9,7 @@ looked at once (`operator_rows`, `fewshot_rows`)."""
 
 # %% auto #0
 __all__ = ['KNOWS', 'ensemble', 'single', 'choose', 'pair_counts', 'operator_rows', 'operator_table', 'fewshot_rows', 'rivals',
-           'study', 'read_settings', 'method_table', 'fewshot_text', 'study_tables', 'findings_text', 'study_plot']
+           'study', 'read_settings', 'method_table', 'study_tables', 'study_plot']
 
 # %% ../../nbs/lab/95_study.ipynb #cf2d23e4
 import json
@@ -23,20 +23,19 @@ from torch import Tensor
 from ..core import InputError,label_op,OPS
 from ..store import atomic_path
 from ..data.labels import pseudo_novel
-from ..data.files import read_json
+from ..data.decode import read_json
 from ..evaluate.metrics import mean_ap
 from ..evaluate.statistics import fewshot_table,paired_ci
 from ..features.extract import FeatureTable
 from ..ops.logic import fuzzy
 from ..ops.kinds import set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
-from ..train.operators import best_blends,blend_scores,train_ops,usual_blends
+from ..train.recipes import best_blends,blend_scores,train_ops,usual_blends
 from ..fewshot.support import support_sets,support_tasks
 from ..fewshot.views import Views
 from ..fewshot.ensemble import all_settings,best_settings,Ensemble,Library
 from ..fewshot.methods import fewshot,METHODS,method_grids,method_scores
 from ..bench.results import percent
-from .paper import markdown
 
 # %% ../../nbs/lab/95_study.ipynb #3aea155d
 def _ensemble(methods, counts):
@@ -275,13 +274,6 @@ def method_table(
     first = next(iter(cols.values())).index
     return pd.DataFrame(cols).reindex(first).rename_axis('method').fillna('')
 
-def fewshot_text(
-    rows:pd.DataFrame, # of `fewshot_rows`
-    name:str='laso-ensemble', # method that the others are compared with
-) -> str: # Markdown
-    "`method_table` for a page."
-    return markdown(method_table(rows, name).reset_index().rename(columns={'method': ''})).strip()
-
 # %% ../../nbs/lab/95_study.ipynb #70c958c4
 def _cell(r, digits):
     low,high = (percent(o, digits=digits, sign=True) for o in (r.low, r.high))
@@ -298,18 +290,6 @@ def study_tables(
     return {'Operators: mAP, and difference with its 95 % interval':
                 a[['op', 'classes', 'operator', 'map', 'logic minus it']].set_index('op'),
             'Few-shot: mAP, and difference with its 95 % interval': method_table(rows)}
-
-def findings_text(
-    tab:pd.DataFrame, # what `operator_table` returned
-    name:str='logic', # operator that the others are compared with
-) -> str: # Markdown
-    "Operators in a table: mAP, and what `name` is better by."
-    cells = tab['map'].map(percent).where(tab.operator == name,
-        tab['map'].map(percent)+': '+tab.apply(_cell, axis=1, digits=1))
-    wide = tab.assign(cell=cells, case=tab.op+', '+tab.classes)
-    wide = wide.pivot(index='case', columns='operator', values='cell').loc[wide.case.unique()]
-    names = [name, *(o for o in tab.operator.unique() if o != name)]
-    return markdown(wide[names].rename_axis('').reset_index()).strip()
 
 # %% ../../nbs/lab/95_study.ipynb #90cdbd74
 def study_plot(

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
 from ..store import together
-from ..data.files import fill,read_json,read_tensors
+from ..data.decode import fill,read_json,read_tensors
 from .networks import Analytic,MixNet,Operator,PaperNet,ResidualNet
 from .logic import AdaptiveNet,Blend,LogicNet
 
@@ -29,7 +29,7 @@ from .logic import AdaptiveNet,Blend,LogicNet
 class Kind:
     "How operators of one kind are made and trained."
     network:type # subclass of `Operator`, made as `network(op, d, **options)`
-    recipe:str|Callable='paper' # of `laso.train.operators.RECIPES`, or a function like those
+    recipe:str|Callable='paper' # of `laso.train.recipes.RECIPES`, or a function like those
     defaults:dict=field(default_factory=dict) # settings that differ from those of the recipe
 
     def options(self) -> list: # names

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from ..core import InputError,name_all,notify
 from ..store import digest
-from ..data.files import name_unreadable,open_image,to_rgb,unreadable
+from ..data.decode import name_unreadable,open_image,to_rgb,unreadable
 from ..data.folder import check_fnames,read_table,read_valid
 
 # %% ../../nbs/tag/80_images.ipynb #f9d018b6

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..core import InputError
 from ..store import atomic_path,cache_dir,digest
-from ..data.files import parse_json,read_tensors
+from ..data.decode import parse_json,read_tensors
 from ..data.folder import read_folder
 from ..data.scenes import scenes_folder
 from ..features.backbones import Backbone,backbone_digest,create_backbone
@@ -156,7 +156,7 @@ def scenes_ops(
 ) -> SetOps: # in evaluation mode
     "Operators trained on embedded scenes, from the cache or trained into it."
     from laso.train.callbacks import Checkpoint
-    from laso.train.operators import train_ops
+    from laso.train.recipes import train_ops
     key = digest('ops-3', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
     path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
     if not (path/'operators.json').is_file():   # which is written last

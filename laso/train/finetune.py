@@ -22,7 +22,7 @@ from fastcore.meta import delegates
 from torch import nn,Tensor
 from ..core import InputError,label_names,progress
 from ..store import cache_dir,digest
-from ..data.files import open_image
+from ..data.decode import open_image
 from ..data.folder import check_images,ImageSet
 from ..evaluate.metrics import mean_ap
 from ..features.backbones import Backbone,backbone_digest,load_weights,save_weights
