@@ -24,6 +24,7 @@ from pandas.errors import InvalidIndexError
 from ..core import InputError,one_line
 from ..store import atomic_path,rank
 from ..data.decode import read_json
+from ..evaluate.statistics import fewshot_table
 
 # %% ../../nbs/bench/70_results.ipynb #9831e0bd
 def default_folder(
