@@ -11,14 +11,17 @@ They are trained on classes with many images and applied to classes that they ha
 
 Modules:
 
-- `laso.bench.results`: What a run leaves behind: a file of results, tables, one page that can be sent to others
+- `laso.bench.output`: Which files in it are ours, so that nothing of anyone else's is replaced or removed
+- `laso.bench.results`: What a run leaves behind: a file of numbers, tables, one page that can be sent to others
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
 - `laso.cli`: The command `laso`: the main job and each of its stages
 - `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
-- `laso.data.decode`: Images, text, JSON, numbers and archives from anywhere, read without running code and within stated limits
+- `laso.data.archives`: What would be unpacked is looked at first
+- `laso.data.coco`: Annotations of COCO, or of tools that write its layout, read where they lie
+- `laso.data.decode`: Images, text, JSON and numbers from anywhere, read without running code and within stated limits
 - `laso.data.folder`: Read a folder of multi-label images, check it and split its classes
 - `laso.data.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
-- `laso.data.layouts`: COCO, VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
+- `laso.data.layouts`: VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.data.scenes`: Multi-label images composed from emoji graphics: a data set that needs no download and is the same for everyone
 - `laso.evaluate.metrics`: Average precision for many classifiers at once, and the scores of decisions at a threshold
 - `laso.evaluate.plots`: Figures of a benchmark's results and of a training
@@ -33,6 +36,7 @@ Modules:
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
 - `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
+- `laso.fewshot.written`: The settings of methods and ensembles in a file, which can be read elsewhere
 - `laso.interrupts`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.lab.ablation`: What each term of the loss is worth
 - `laso.lab.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper

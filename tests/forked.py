@@ -123,6 +123,7 @@ def content(p):
     "What a file says, without what may differ between two runs: how long it took, how it was called, the memory."
     if p.name == 'results.json':
         return {k: v for k,v in json.loads(p.read_text()).items() if k not in ('timings', 'command', 'peak_memory_mb')}
+    if p.name == 'laso-files.json': return sorted(json.loads(p.read_text())['files'])   # digests of files with timings
     if p.name == 'history.csv': return [row.rpartition(',')[0] for row in p.read_text().splitlines()]
     if p.name == 'report.html': return re.sub(r'<h2>How.*?</pre>|<h2>Seconds.*?</table>', '', p.read_text(), flags=re.S)
     return p.read_bytes()
@@ -160,8 +161,9 @@ class Reference:
         for name,p in files(cache).items():
             if name in self.cache: assert p.read_bytes() == self.cache[name].read_bytes(), name
             elif '.part/' in name:
-                a,b = map(int, re.findall(r'(\d+)-(\d+)\.npy', name)[0])
-                whole = np.load(self.cache[name.partition('.part/')[0]+'.npy'])
+                a,b = map(int, re.findall(r'(\d+)-(\d+)-\w+\.npy', name)[0])
+                of = name.partition('.part/')[0]
+                whole = np.load(next(o for n,o in self.cache.items() if n.startswith(of) and n.endswith('.npy')))
                 np.testing.assert_array_equal(np.load(p), whole[a:b])
             else:
                 assert 'checkpoint' in name, f'{name} is not in the cache of an undisturbed run'

@@ -12,12 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 with atheris.instrument_imports(include=['laso', 'PIL']):
     import PIL.GifImagePlugin, PIL.PngImagePlugin, PIL.TiffImagePlugin, PIL.WebPImagePlugin
-    from laso.data import decode as files, folder
+    from laso.data import decode as files, folder, layouts
+    from laso.data.archives import check_archive
     from laso.lab import official
     from laso.tag import tagger
     from laso.core import InputError
 from laso.features.backbones import create_backbone
-from laso.ops.kinds import set_ops
+from laso.ops.kinds import SetOps, set_ops
 
 FOLDER = Path(tempfile.mkdtemp(prefix='laso-fuzz-'))
 FILE = FOLDER/'file'
@@ -37,8 +38,27 @@ def of_tagger(b):
     save_file(load_file(FOLDER/'good'), FILE, metadata=dict(laso=b.decode('utf-8', 'replace')))
     tagger.load_tagger(FILE)
 
-TARGETS = dict(csv=csv, tensors=of_file(files.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(files.read_array),
-               picture=of_file(files.open_image), archive=of_file(files.check_archive), checkpoint=of_file(official.read_weights))
+def of_operators(b):
+    "Settings of operators beside good tensors."
+    (FOLDER/'ops'/'operators.json').write_bytes(b)
+    SetOps.load(FOLDER/'ops')
+
+def of_pickle(b):
+    "The pickle in a checkpoint in the zip format; a mutated zip is hardly ever one."
+    with zipfile.ZipFile(FOLDER/'zip') as old, zipfile.ZipFile(FILE, 'w') as new:
+        for o in old.namelist(): new.writestr(o, b if o.endswith('data.pkl') else old.read(o))
+    official.read_weights(FILE)
+
+def coco(b):
+    for o in 'train', 'val': (FOLDER/'annotations'/f'instances_{o}2017.json').write_bytes(b)
+    layouts.read_coco(FOLDER)
+
+def voc(b):
+    (FOLDER/'Annotations'/'000001.xml').write_bytes(b)
+    layouts.read_voc(FOLDER)
+
+TARGETS = dict(operators=of_operators, pickle=of_pickle, coco=coco, voc=voc, csv=csv, tensors=of_file(files.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(files.read_array),
+               picture=of_file(files.open_image), archive=of_file(check_archive), checkpoint=of_file(official.read_weights))
 
 def seeds(target):
     "A few good files to start from."
@@ -48,6 +68,14 @@ def seeds(target):
     if target == 'tensors': return [save({'a': torch.zeros(2, 3), 'b': torch.zeros(1).half()}, dict(laso='{}'))]
     if target == 'array': np.save(f, np.zeros((2, 3), np.float32)); return [f.getvalue()]
     if target == 'checkpoint': return [saved({'a': torch.zeros(2)}), saved({'a': torch.zeros(2)}, _use_new_zipfile_serialization=False)]
+    if target == 'coco': return [b'{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0}]}']
+    if target == 'voc': return [b'<annotation><filename>a.png</filename><object><name>a</name><difficult>0</difficult></object></annotation>']
+    if target == 'operators':
+        for kind in 'mixture', 'logic': set_ops(kind, 4, h=3).save(FOLDER/'ops')
+        return [(FOLDER/'ops'/'operators.json').read_bytes(), b'{"kind": "blend", "d": 4, "blend": {"union": "max"}, "rescale": true, "p": 0.5}']
+    if target == 'pickle':
+        (FOLDER/'zip').write_bytes(saved({'a': torch.zeros(2), 'b': torch.nn.Linear(1, 1).state_dict(), 'c': torch.Size([1])}))
+        with zipfile.ZipFile(FOLDER/'zip') as z: return [z.read(next(o for o in z.namelist() if o.endswith('data.pkl')))]
     if target == 'archive':
         with zipfile.ZipFile(f, 'w') as z: z.writestr('a/b', 'c')
         return [f.getvalue()]
@@ -68,6 +96,8 @@ def saved(o, **kw):
 def main(target, seconds):
     (FOLDER/'images').mkdir()
     for o in 'ab': Image.new('RGB', (2, 2)).save(FOLDER/'images'/f'{o}.png')
+    for o in 'annotations', 'Annotations', 'ImageSets/Main': (FOLDER/o).mkdir(parents=True)
+    for o in 'train', 'val': (FOLDER/'ImageSets'/'Main'/f'{o}.txt').write_text('000001\n')
     corpus = FOLDER/'corpus'
     corpus.mkdir()
     for i,b in enumerate(seeds(target)): (corpus/str(i)).write_bytes(b)

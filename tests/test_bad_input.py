@@ -199,7 +199,7 @@ def test_taught_folder(folder, says, tmp_path, change, parts):
 TAUGHT = [
     ('empty', shutil.rmtree, ['folder of images, found no']), ('no sub-folders', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images')), ['sub-folder of images for each tag']),
     ('sub-folders without pictures', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images'), lambda path: (path/'cat').mkdir()), ['sub-folder of images for each tag']),
-    ('a tag with a broken picture', both(gone('labels.csv'), text('no picture', 'images/03.png'), text('no picture', 'images/05.png')), ["2 of 10 that can't", '03.png', '05.png (2 in all)']),
+    ('a tag with a broken picture', both(gone('labels.csv'), lambda path: (path/'images').rename(path/'cat'), text('no picture', 'cat/03.png'), text('no picture', 'cat/05.png')), ["2 of 10 that can't", '03.png', '05.png (2 in all)']),
 ]
 
 @cases('teach', *TAUGHT)
@@ -512,7 +512,14 @@ def good_run(tmp_path_factory):
 @pytest.fixture
 def run(good_run, tmp_path): return shutil.copytree(good_run, tmp_path/'run')
 
-def npy(f): return lambda run: np.save(run/'features'/'features.npy', f(toy().x.numpy().copy()))
+def npy(f):
+    "Other features, in a folder that does not say what they were."
+    def change(run):
+        np.save(run/'features'/'features.npy', f(toy().x.numpy().copy()))
+        about = json.loads((run/'features'/'features.json').read_text())
+        about.pop('digest', None)
+        (run/'features'/'features.json').write_text(json.dumps(about))
+    return change
 def cell(i, j, v):
     def f(x): x[i,j] = v; return x
     return npy(f)

@@ -45,6 +45,7 @@ def test_report_of_a_run(page, tmp_path, monkeypatch):
     rows = [(f'{i:03}.png', f'{EVIL[i % 12]} {EVIL[(i+1+i//12) % 12]}', i % 3 == 2) for i in range(120)]
     for name,*_ in rows: Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(data/'images'/name)
     pd.DataFrame(rows, columns=['fname', 'labels', 'is_valid']).to_csv(data/'labels.csv', index=False)
+    (data/'classes.txt').write_text('\n'.join(EVIL))   # which says what is a name and what a separator
     (data/'novel.txt').write_text('\n'.join(EVIL[:3]))
     out = tmp_path/'out'
     bench(BenchConfig(str(data), 'test_efficientnet', 'random', 32, frozen=True, episodes=1, ops='analytic', n_pairs=30), out=out, command=f'laso bench --data {data}', show=False)

@@ -14,7 +14,7 @@ METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subt
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
-FILES = ('curves.png fewshot.png gallery.png history.csv operators.json operators.png operators.safetensors '
+FILES = ('curves.png fewshot.png gallery.png history.csv laso-files.json operators.json operators.png operators.safetensors '
          'per_class.csv precision_recall.png report.html results.json').split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
@@ -141,7 +141,7 @@ def test_seed(laso, world, ran, tmp_path, monkeypatch):
 def test_stages(laso, world, ran, tmp_path):
     "Each stage works on what the one before it wrote, and all together are `laso bench`."
     run,bench = tmp_path/'run',read_json(ran[0]/'results.json')
-    views = ['features/features.json', 'features/features.npy', 'views.safetensors']
+    views = ['features/features.json', 'features/features.npy', 'laso-files.json', 'views.safetensors']
     learned = ['curves.json', 'curves.png', 'history.csv', 'operators.json', 'operators.safetensors']
     scores = ['evaluate.json', 'fewshot.json', 'fewshot.png', 'retrieve.json']
     for args,wrote in [
@@ -303,7 +303,7 @@ def test_study_on_a_split(laso, world, trained, tmp_path):
     status,text,err = laso('study', trained, '--split', split, '--quick', '--out', tmp_path/'study')
     assert status == 0, err
     assert 'laso-ensemble' in text and 'knows the classes' in text
-    assert names(tmp_path/'study') == ['fewshot.csv', 'operators.csv', 'settings.json']
+    assert names(tmp_path/'study') == ['fewshot.csv', 'laso-files.json', 'operators.csv', 'settings.json']
 
 @pytest.mark.parametrize('out', ['file', 'file/sub'])
 def test_bad_output(laso, world, trained, tmp_path, monkeypatch, out):

@@ -23,7 +23,10 @@ def test_same_seed_same_results(stage, reference, world, tmp_path):
 
 BACKWARDS = """
 import os
-class Scan(list):
+class Scan:
+    def __init__(self, items): self.items = iter(items)
+    def __iter__(self): return self
+    def __next__(self): return next(self.items)
     def __enter__(self): return self
     def __exit__(self, *args): pass
     def close(self): pass

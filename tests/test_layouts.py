@@ -6,7 +6,8 @@ from PIL import Image
 from laso.data import layouts
 from laso.core import InputError, label_names, multi_hot
 from laso.data.folder import check_images, read_folder
-from laso.data.layouts import coco_novel, fastai_data, load_data, read_celeba, read_coco, read_voc
+from laso.data.coco import coco_novel, read_coco
+from laso.data.layouts import fastai_data, load_data, read_celeba, read_voc
 from laso.train.finetune import classifier_dls
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'

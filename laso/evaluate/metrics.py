@@ -78,10 +78,19 @@ def average_precision(
     return aps.float().reshape(*lead, n_lbl)
 
 # %% ../../nbs/evaluate/20_metrics.ipynb #7c33569f
+def _check_range(labels):
+    "Refuse labels outside 0 to 1, NaN among them."
+    if not labels.numel(): return
+    low,high = labels.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"expected labels from 0 to 1, got {low.item():g} to {high.item():g}; "
+                         "convert them first")
+
 def n_classes_with_positive(
     targets:Tensor, # labels in {0,1}, (..., n, n_lbl)
 ) -> Tensor: # (...) count of classes that `mean_ap` averages over
     "How many classes have a positive image; the others are left out of `mean_ap`."
+    _check_range(targets)
     return targets.bool().any(-2).sum(-1)
 
 # %% ../../nbs/evaluate/20_metrics.ipynb #2daad851
@@ -100,6 +109,7 @@ def label_iou(
     "Intersection over union of label sets; two empty sets are equal and give 1."
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(f"expected b with {a.shape[-1]} classes, got {b.shape[-1]}")
+    for o in (a, b): _check_range(o)
     exact = torch.promote_types(a.dtype, torch.float32)   # 16 bits do not count beyond 256 or 2048
     inter,union = (o.sum(-1, dtype=exact) for o in (a*b, torch.maximum(a, b)))
     return torch.where(union > 0, inter/union, 1.)

@@ -188,5 +188,8 @@ def faiss_index(
     if kind == 'ivf':
         index.train(database[::max(1, n//(40*n_cells))].float().numpy())
         index.nprobe = n_probe
-    for piece in database.split(2**14): index.add(piece.float().numpy())
+    for piece in map(torch.Tensor.float, database.split(2**14)):
+        if not piece.isfinite().all():
+            raise ValueError("expected finite features, got NaN or infinity")
+        index.add(piece.numpy())
     return index

@@ -26,7 +26,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
 from ..core import InputError,multi_hot,name_all,progress
-from ..store import wait_until,atomic_path,cache_dir,digest,rank
+from ..store import (atomic_path,cache_dir,cache_entry,content_digest,digest,find_cached,rank,
+    wait_until)
 from ..data.labels import LabelTable
 from ..data.decode import read_array,read_json,to_rgb
 from ..data.folder import check_images,ImageSet
@@ -112,6 +113,7 @@ def save(self:FeatureTable,
     with atomic_path(path) as tmp:
         tmp.mkdir()
         np.save(tmp/'features.npy', self.x.numpy(), allow_pickle=False)
+        rest['digest'] = content_digest(tmp/'features.npy')
         (tmp/'features.json').write_text(json.dumps(rest, ensure_ascii=False), encoding='utf-8')
     return path
 
@@ -136,12 +138,15 @@ def load_features(
     except ValueError:
         raise InputError(f"expected an array of numbers in {path/'features.npy'}, "
                          "found something else; extract the features again") from None
-    try: rest = _labels_of(read_json(path/'features.json'))
+    try: rest = _labels_of(about := read_json(path/'features.json'))
     except InputError: raise
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RuntimeError):
         raise InputError(f"expected the labels of the features in {path/'features.json'}, "
                          "found something else; extract the features again") from None
-    return FeatureTable(x, **rest)
+    table = FeatureTable(x, **rest)
+    if about.get('digest') in (None, content_digest(path/'features.npy')): return table
+    raise InputError(f"expected {path/'features.npy'} as it was written, found other bytes; "
+                     "extract the features again")
 
 def _labels_of(o):
     if not all(isinstance(s, str) for k in ('vocab', 'fnames') for s in o[k]): raise TypeError
@@ -265,16 +270,16 @@ def _join(parts, file, shape, dtype):
     "Write one table of all chunks."
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     about = dict(descr=descr, fortran_order=False, shape=shape)
-    with atomic_path(file) as tmp, open(tmp, 'wb') as out:
+    with cache_entry(file) as tmp, open(tmp, 'wb') as out:
         np.lib.format.write_array_header_1_0(out, about)
-        for f in parts: out.write(np.load(f, allow_pickle=False).data)
+        for f in parts: out.write(np.load(find_cached(f) or f, allow_pickle=False).data)
 
 @contextmanager
 def _unless(file):
     "Errors count unless `file` is there: another run has joined the chunks meanwhile."
     try: yield
     except (OSError, InputError):
-        if not file.is_file(): raise
+        if not find_cached(file): raise
 
 # %% ../../nbs/features/31_extract.ipynb #57186d4f
 def _compute(file, backbone, images, *, dtype, show=None, **kwargs):
@@ -285,23 +290,22 @@ def _compute(file, backbone, images, *, dtype, show=None, **kwargs):
     parts = [file.with_suffix('.part')/f'{o.start}-{o.stop}.npy' for o in chunks]
     with progress('computing features', n, show=False if me else show) as step:
         for i,(ids,f) in enumerate(zip(chunks, parts)):
-            if i%n_processes != me or f.is_file() or file.is_file(): step(len(ids))
+            if i%n_processes != me or find_cached(f) or find_cached(file): step(len(ids))
             else: _compute_chunk(file, f, backbone, _Part(images, ids), step, dtype, **kwargs)
-    if me: return wait_until(file.is_file)
-    wait_until(lambda: file.is_file() or all(f.is_file() for f in parts))
-    if not file.is_file():
+    if me: return wait_until(lambda: find_cached(file))
+    wait_until(lambda: find_cached(file) or all(map(find_cached, parts)))
+    if not find_cached(file):
         with _unless(file): _join(parts, file, (n, backbone.width), dtype)
     shutil.rmtree(parts[0].parent, ignore_errors=True)
 
-def _compute_chunk(file, part, backbone, images, step, dtype, *,
-                   bs=None, num_workers=0, bf16=False):
+def _compute_chunk(file, part, backbone, images, step, dtype, bs=None, num_workers=0, bf16=False):
     "Compute features of `images` into the file `part`."
     x = [np.empty((0, backbone.width), np.float32)]
     for fx in _features(backbone, images, bs, num_workers, bf16):
         x.append(fx)
         step(len(fx))
     x = np.concatenate(x).astype(dtype)
-    with _unless(file), atomic_path(part, everyone=True) as tmp: np.save(tmp, x)
+    with _unless(file), cache_entry(part, everyone=True) as tmp: np.save(tmp, x)
 
 # %% ../../nbs/features/31_extract.ipynb #e88f39fe
 def cached_features(
@@ -319,12 +323,13 @@ def cached_features(
     key = digest('features-2', kind, backbone_digest(backbone), backbone.name,
                  transform_settings(backbone), parts, *how)
     file = cache_dir()/f'{kind}-{key}.npy'
-    if file.is_file():   # a run may be killed before its chunks are taken away
+    if find_cached(file):   # a run may be killed before its chunks are taken away
         shutil.rmtree(file.with_suffix('.part'), ignore_errors=True)
     else:
         if check is not None: check()
         _compute(file, backbone, images, bf16=bf16, dtype=np.dtype(dtype), **kwargs)
-    return np.load(file, mmap_mode='c', allow_pickle=False),key
+    found = find_cached(file, required=True)
+    return np.load(found, mmap_mode='c', allow_pickle=False),key
 
 # %% ../../nbs/features/31_extract.ipynb #6bcd716e
 class _Plain:

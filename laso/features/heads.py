@@ -19,6 +19,15 @@ from ..core import InputError
 # %% ../../nbs/features/32_heads.ipynb #f0bf17e1
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
 
+def _check_numbers(m, y):
+    "Refuse labels outside 0 to 1, and what makes products of features that are no numbers."
+    if not m.isfinite().all():
+        raise ValueError("expected finite features and weights, got NaN, infinity or numbers whose "
+                         "squares are too large")
+    low,high = y.aminmax() if y.numel() else (0, 1)
+    if not (low >= -1e-3 and high <= 1+1e-3):   # mixed labels are rounded
+        raise ValueError(f"expected labels from 0 to 1, got {low:g} to {high:g}")
+
 def _accelerate(step, w, tol, max_iter):
     "Nesterov's acceleration of `step`, restarted where it does not help, until `w` stands still."
     v,t = w,1.
@@ -47,6 +56,7 @@ def fit_heads(
     dual = x.shape[1] < x.shape[2]
     k = x @ xs.mT if dual else x   # of the coefficients b of w = xs.mT @ b, or of w itself
     m = r*k if dual else xs.mT @ xs
+    _check_numbers(m, y)
     ridge = l2*torch.eye(m.shape[1], device=x.device, dtype=x.dtype)
     inv = torch.cholesky_inverse(torch.linalg.cholesky(m/4 + ridge))
     def step(w):
@@ -79,6 +89,7 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=1000):
             buffer[:len(r),:-1] = x[r]
             yield buffer[:len(r)],y[r]
     m = sum(a.mT @ a for a,_ in pieces())/scale**2
+    for r in rows.split(2**14): _check_numbers(m, y[r])
     inv = torch.linalg.inv(m/4 + l2*torch.eye(len(m), device=x.device))
     def step(w):
         g = sum(a.mT @ ((a @ (w/scale)).sigmoid() - t) for a,t in pieces())/scale
@@ -110,6 +121,9 @@ def feature_scale(
     "What to divide features by so that a row has a norm of about 1."
     rows = torch.arange(len(x)) if rows is None else rows
     scale = torch.cat([x[r].float().square().sum(-1) for r in rows.split(2**14)]).mean().sqrt()
+    if not scale.isfinite():
+        raise InputError("expected finite features, found NaN, infinity or numbers too large in "
+                         f"the {len(rows)} rows to learn from; compute them again")
     if not scale > 0:
         raise InputError(f"expected features other than zero, found none in the {len(rows)} rows "
                          "to learn from; compute them with another backbone")

@@ -216,19 +216,24 @@ def _whole(v):
     if w < 4 or (v.sets[:,:3] < 0).any() or (v.sets[:,3:] < -1).any(): raise ValueError('sets')
     return v
 
+# %% ../../nbs/fewshot/61_views.ipynb #127be4b7
 @patch
 def save(self:Views,
     path:str|Path, # file to write
 ):
     "Write everything to a safetensors file."
-    with atomic_path(path) as p: save_file({k:v.contiguous() for k,v in vars(self).items()}, p)
+    tensors = {k: v.contiguous() for k,v in vars(self).items()}
+    with atomic_path(path) as p: save_file(tensors, p, dict(digest=digest(tensors)))
 
 @patch(cls_method=True)
 def load(cls:Views,
     path:str|Path, # file that `save` wrote
 ) -> Views:
     "Read a file of views."
-    try: return _whole(cls(**read_tensors(path)[0]))
+    try:
+        tensors,texts = read_tensors(path)
+        if texts.get('digest') not in (None, digest(tensors)): raise ValueError('other bytes')
+        return _whole(cls(**tensors))
     except (TypeError, ValueError):
         found = 'something else' if Path(path).exists() else 'no file'
         raise InputError(f"expected views of support sets in {path}, found {found}; "

@@ -16,7 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
-from fastai.torch_core import no_random
+from ..train.learner import seeded
 from ..fewshot.methods import Head,on_pieces
 
 # %% ../../nbs/lab/91_mlp.ipynb #962efcac
@@ -104,7 +104,7 @@ def fit_mlps(
     (x,y),rng = real[0],torch.Generator().manual_seed(seed)
     parts = [o for o in (real, synthetic) if o and all(len(x) for x,_ in o)]
     n_steps = epochs*math.ceil(max(len(x) for x,_ in real)/bs)
-    with no_random(seed):
+    with seeded(seed):
         heads = MLPHeads(len(real), x.shape[1], y.shape[1], h=h, p=p).to(x)   # its type and device
         _train(heads, parts, n_steps, lr, bs, rng)
     return heads.eval()

@@ -11,11 +11,10 @@ __all__ = ['PUBLISHED', 'paper_tables', 'markdown', 'paper_figure', 'write_paper
 
 # %% ../../nbs/lab/93_paper.ipynb #25af6b2c
 from pathlib import Path
-import matplotlib.pyplot as plt
 import pandas as pd
 from ..store import atomic_path
-from ..evaluate.plots import save_figure
 from ..evaluate.statistics import fewshot_table
+from ..bench.output import write_csv,write_figure
 from ..bench.run import FURTHER_TABLES
 
 # %% ../../nbs/lab/93_paper.ipynb #14bd38c1
@@ -99,9 +98,15 @@ _TITLES = dict(classification='Classification: mAP', retrieval='Retrieval: IoU',
 
 def paper_figure(
     tables:dict, # what `paper_tables` returned
-) -> plt.Figure:
+): # matplotlib figure
     "Measured scores as filled dots, published ones as rings."
-    fig,axs = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
+    from laso.evaluate.plots import NotebookFigure,own_settings
+    with own_settings():
+        fig = NotebookFigure(figsize=(13, 4), layout='constrained')
+        _draw(fig.subplots(1, 3), tables)
+    return fig
+
+def _draw(axs, tables):
     for ax,(kind,(what,pairs)) in zip(axs, _PAIRS.items()):
         df = tables[kind]
         keys = [o for o in ('classes', what) if o in df]
@@ -113,7 +118,6 @@ def paper_figure(
         ax.invert_yaxis()
         ax.set(title=_TITLES[kind], xlabel='%', xlim=(0, 100))
         ax.legend(frameon=False, fontsize=8, ncols=2, loc='upper center', bbox_to_anchor=(.5, -.15))
-    return fig
 
 # %% ../../nbs/lab/93_paper.ipynb #09256611
 def write_paper_tables(
@@ -129,9 +133,8 @@ def write_paper_tables(
              for i,(k,t) in enumerate(tables.items(), 1)]
     with atomic_path(out/'paper-tables.md') as p:
         p.write_text('\n'.join([note, *parts]), encoding='utf-8')
-    for k,t in tables.items():
-        with atomic_path(out/f'paper-{k}.csv') as p: t.to_csv(p, index=False)
-    save_figure(paper_figure(tables), out/'paper-tables.png')
+    for k,t in tables.items(): write_csv(t, out/f'paper-{k}.csv')
+    write_figure(lambda: paper_figure(tables), out/'paper-tables.png')
 
 def _write(res, out):
     "What `bench` calls for every run."

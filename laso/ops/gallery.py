@@ -9,6 +9,7 @@ to what the operators made; `show_nearest` does so for any expression of `Featur
 __all__ = ['fit_names', 'gallery', 'show_nearest']
 
 # %% ../../nbs/ops/45_gallery.ipynb #cae775f6
+from bisect import bisect_left
 from functools import lru_cache
 import torch
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from ..core import label_names,label_op,OPS
 from ..data.folder import ImageSet
 from ..evaluate.metrics import label_iou
 from ..evaluate.retrieval import nearest
-from ..evaluate.plots import NotebookFigure
+from ..evaluate.plots import NotebookFigure,own_settings
 from ..features.extract import FeatureTable
 from .kinds import Features,SetOps
 
@@ -43,10 +44,11 @@ def _wrap(items, width, size):
 def _cut(name, width, size):
     "`name`, shortened to `width`."
     if _text_width(name, size) <= width: return name
-    while len(name) > 1 and _text_width(name+'…', size) > width: name = name[:-1]
-    return name+'…'
+    def too_wide(k): return _text_width(name[:k]+'…', size) > width
+    return name[:max(1, bisect_left(range(1, len(name)), True, key=too_wide))]+'…'
 
 # %% ../../nbs/ops/45_gallery.ipynb #c4a7a43b
+@own_settings()
 def fit_names(
     names:list, # class names
     *, width:float=1.4, # room in inches
@@ -152,6 +154,7 @@ def _check_pairs(pairs, n):
 # %% ../../nbs/ops/45_gallery.ipynb #1d6150aa
 _SIGNS = dict(zip(OPS, '∪∩∖'))
 
+@own_settings()
 def gallery(
     table:FeatureTable, # features and labels of `images`
     images:ImageSet, # the images
@@ -180,6 +183,7 @@ def gallery(
     return sheet.fig
 
 # %% ../../nbs/ops/45_gallery.ipynb #75e266e4
+@own_settings()
 def show_nearest(
     features:Features, # what to look for, n rows
     table:FeatureTable, # features and labels of `images`

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
-from ..store import together
+from ..store import digest,together
 from ..data.decode import fill,read_json,read_tensors
 from .networks import Analytic,MixNet,Operator,PaperNet,ResidualNet
 from .logic import AdaptiveNet,Blend,LogicNet
@@ -119,10 +119,11 @@ def save(self:SetOps,
     *, features:str='', # what they were trained on, `FeatureTable.fingerprint`
 ):
     "Write the operators' weights and settings into the folder `path`."
-    weights = {k: v.contiguous().cpu() for k,v in self.state_dict().items()}
+    weights = {k: v.contiguous().cpu().clone() for k,v in self.state_dict().items()}
     with together(path, 'operators.json') as new:
         save_file(weights, new/'operators.safetensors', dict(features=features))
-        (new/'operators.json').write_text(json.dumps(self.config, indent=1))
+        about = dict(self.config, digest=digest(weights))
+        (new/'operators.json').write_text(json.dumps(about, indent=1))
 
 # %% ../../nbs/ops/42_kinds.ipynb #ca852dbe
 MOST = dict(d=2**16, h=2**16, n_blocks=64, k=2**16, n_dirs=2**16, knots=2**10)   # of each option
@@ -152,7 +153,9 @@ def _read_ops(path):
                              f"{path}, found no {o}; {REMEDY}")
     try:
         tensors,texts = read_tensors(path/'operators.safetensors')
-        return ops_from(read_json(path/'operators.json', 2**20), tensors),texts.get('features')
+        about = dict(read_json(path/'operators.json', 2**20))
+        if about.pop('digest', None) not in (None, digest(tensors)): raise ValueError('other bytes')
+        return ops_from(about, tensors),texts.get('features')
     except (ValueError, TypeError, RuntimeError, KeyError):
         raise InputError(f"expected operators.json and operators.safetensors in {path} to hold "
                          f"operators, found something else; {REMEDY}") from None

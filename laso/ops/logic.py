@@ -104,6 +104,7 @@ class AdaptiveNet(Operator):
         keep:float=.5, # part of what was learned that is applied, in [0,1]
     ):
         super().__init__()
+        if not 0 <= keep <= 1: raise ValueError(f'expected keep in [0,1], got {keep!r}')
         self.symmetric,self.keep,k = op != 'subtraction',keep,min(n_dirs, d)
         self.register_buffer('shares', _shares(op, blend or DEFAULT_BLENDS[op]))
         self.register_buffer('scale', torch.zeros(()))

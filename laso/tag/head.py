@@ -205,9 +205,8 @@ def _multi_hot(Y, n):
     if len(Y) != n:
         raise InputError(f"expected labels for each of {n} images, found {len(Y)}; "
                          "give one list of names each")
-    arrays = isinstance(Y, (Tensor, np.ndarray))
-    if not arrays and not np.isscalar(Y[0][0] if len(Y[0]) else ''): Y,arrays = np.asarray(Y),True
-    if arrays and np.asarray(Y).dtype.kind in 'biuf': return _from_numbers(Y, n)
+    if hasattr(Y, 'to_numpy'): Y = Y.to_numpy()   # of pandas
+    if _are_numbers(Y): return _from_numbers(Y, n)
     if isinstance(Y[0], str):
         raise InputError(f"expected a list of names for each image, found {Y[0]!r}; "
                          f"write [{Y[0]!r}]")
@@ -218,11 +217,23 @@ def _multi_hot(Y, n):
     return y,np.array(names, dtype=object)
 
 # %% ../../nbs/tag/81_head.ipynb #3d3fb55d
+def _are_numbers(Y):
+    "An array of numbers, or rows with something that is no name in them."
+    if isinstance(Y, (Tensor, np.ndarray)) and Y.dtype != object:
+        return np.asarray(Y).dtype.kind in 'biuf'
+    return any(not isinstance(o, str) for l in Y for o in (l if np.iterable(l) else [l]))
+
 def _from_numbers(Y, n):
-    y = torch.as_tensor(np.asarray(Y, np.float32))
-    if y.dim() != 2 or ((y < 0) | (y > 1)).any():
-        raise InputError(f"expected labels of shape ({n}, n_lbl) from 0 to 1, "
-                         f"found {tuple(y.shape)}; convert them")
+    rows = Y if isinstance(Y, (Tensor, np.ndarray)) else [np.asarray(l) for l in Y]
+    try: y,found = torch.as_tensor(np.asarray(rows, np.float32)),'another shape'
+    except (TypeError, ValueError): y,found = torch.empty(0),'rows of other lengths'
+    if y.dim() != 2 or not y.numel():
+        raise InputError(f"expected labels of shape ({n}, n_lbl) from 0 to 1, found {found}; "
+                         "convert them, or give names, which are strings")
+    if not ((y >= 0) & (y <= 1)).all():
+        bad = y[~((y >= 0) & (y <= 1))][0].item()
+        raise InputError(f"expected labels from 0 to 1, found {bad:g}; convert them, or give "
+                         "names, which are strings")
     return y,np.arange(y.shape[1])
 
 # %% ../../nbs/tag/81_head.ipynb #b186b0f6

@@ -10,22 +10,24 @@ __all__ = ['SIZE', 'ARRAYS', 'SETTINGS', 'FewShotTagger', 'write_tags', 'scenes_
            'from_pretrained']
 
 # %% ../../nbs/tag/82_tagger.ipynb #3224ec7f
-import json,tempfile
+import json,re,tempfile,threading
+from copy import copy
 from pathlib import Path
+from unicodedata import normalize
 import numpy as np
 import torch
 from fastcore.basics import patch
 from safetensors.torch import save_file
-from ..core import InputError
-from ..store import atomic_path,cache_dir,digest
+from ..core import InputError,join_names,quote_name
+from ..store import atomic_path,cache_dir,cache_entry,digest,find_cached
 from ..data.decode import parse_json,read_tensors
 from ..data.folder import read_folder
 from ..data.scenes import scenes_folder
-from ..features.backbones import Backbone,backbone_digest,create_backbone
+from ..features.backbones import Backbone,backbone_digest,create_backbone,distinct_state
 from ..features.extract import extract,extract_images,transform_settings
 from ..ops.kinds import ops_from,set_ops,SetOps
 from .head import TagHead
-from .images import from_dls,ImageList,is_dls,read_taught
+from .images import check_tags,from_dls,ImageList,is_dls,is_tag,read_taught
 
 # %% ../../nbs/tag/82_tagger.ipynb #99f1c960
 class FewShotTagger:
@@ -36,21 +38,11 @@ class FewShotTagger:
         x:np.ndarray, # features of the examples, (n, d)
         y:np.ndarray, # their labels, (n, n_tags) in [0,1]
         tags:list, # names, n_tags
-    ): self.backbone,self.head,self.x,self.y,self.tags = backbone,head,x,y,list(tags)
+    ): self.backbone,self._learned = backbone,(head, x, y, list(tags))
+
+    head,x,y,tags = (property(lambda self, i=i: self._learned[i]) for i in range(4))
 
     def __repr__(self): return f"FewShotTagger({self.report})"
-
-def _check_tags(labels, n):
-    if len(labels) != n:
-        raise InputError(f"expected tags for each of {n} images, found {len(labels)}; "
-                         "give one list each")
-    def names(l): return not isinstance(l, str) and all(isinstance(t, str) and t for t in l)
-    if bad := [l for l in labels if not names(l)]:
-        raise InputError(f"expected a list of names for each image, found {bad[0]!r}; "
-                         "write ['name', …]")
-    if not any(labels):
-        raise InputError("expected at least one tag, found none; name what the images show")
-    return sorted({t for l in labels for t in l})
 
 # %% ../../nbs/tag/82_tagger.ipynb #3af7f047
 SIZE = 1024   # height and width of the images that a backbone from anywhere sees, at the most
@@ -66,7 +58,8 @@ def teach(cls:FewShotTagger,
     "Learn tags from a few images of each."
     if labels is None: images,labels = from_dls(images) if is_dls(images) else read_taught(images)
     photos = ImageList(images)
-    names = _check_tags(labels, len(photos))
+    labels = check_tags(labels, len(photos))
+    names = sorted({t for l in labels for t in l})
     backbone = backbone or create_backbone()
     if backbone.size > SIZE:
         raise InputError(f"expected a backbone that sees at most {SIZE} pixels, found "
@@ -100,19 +93,27 @@ def predict(self:FewShotTagger,
     *, show:bool|None=None, # as for `predict_proba`
 ) -> list: # a dict tag -> probability for each image, the likeliest first
     "The tags of images."
-    return [self.choose(p) for p in self.predict_proba(images, show=show)]
+    now = copy(self)   # whatever is added meanwhile
+    return [now.choose(p) for p in now.predict_proba(images, show=show)]
 
 # %% ../../nbs/tag/82_tagger.ipynb #233855aa
 @patch(as_prop=True)
 def report(self:FewShotTagger) -> str:
     "What was learned, and what the augmentation changed, in one line."
-    m,many = self.head.left_out_map_,'s'*(len(self.tags) > 1)
-    who = f"{len(self.tags)} tag{many} from {len(self.x)} images"
+    head,x,_,tags = self._learned
+    m,many = head.left_out_map_,'s'*(len(tags) > 1)
+    who = f"{len(tags)} tag{many} from {len(x)} images"
     if m['without'] is None:
         return f"{who}; for a test give two images of each tag or more, and some without it"
     if 'with' not in m: return f"{who}; leave-one-out mAP {m['without']:.3f}"
     return (f"{who}; leave-one-out mAP {m['with']:.3f} with synthesised unions, "
-            f"{m['without']:.3f} without; they are {'' if self.head.augmented_ else 'not '}used")
+            f"{m['without']:.3f} without; they are {'' if head.augmented_ else 'not '}used")
+
+@patch(as_prop=True)
+def examples(self:FewShotTagger) -> dict: # tag -> number of images
+    "How many examples show each tag."
+    _,_,y,tags = self._learned
+    return dict(zip(tags, (y > .5).sum(0).tolist()))
 
 # %% ../../nbs/tag/82_tagger.ipynb #f4d5502a
 def write_tags(
@@ -124,10 +125,16 @@ def write_tags(
 ):
     "Write the columns fname, labels and one for each tag."
     import pandas as pd
-    df = pd.DataFrame(probs.round(4), columns=tags)
-    df.insert(0, 'fname', [str(f) for f in files])
-    df.insert(1, 'labels', [' '.join(o) for o in chosen])
-    with atomic_path(path) as p: df.to_csv(p, index=False)
+    df = pd.DataFrame(probs.round(4), columns=[_column(t) for t in tags])
+    df.insert(0, 'fname', [_plain_name(str(f)) for f in files])
+    df.insert(1, 'labels', [join_names(o) for o in chosen])
+    with atomic_path(path) as p: df.to_csv(p, index=False, errors='backslashreplace')
+
+def _column(tag):
+    ours = tag in ('fname', 'labels', 'is_valid')
+    return quote_name(tag, True) if ours or re.search(r'^["=+\-@]|\t', tag) else tag
+
+def _plain_name(file): return f'./{file}' if re.match(r'[=+\-@\t\r]', file) else file
 
 # %% ../../nbs/tag/82_tagger.ipynb #18af8f15
 @patch
@@ -138,16 +145,24 @@ def add(self:FewShotTagger,
     "Teach further tags, or the same ones on further images."
     if labels is None: images,labels = read_taught(images)
     photos = ImageList(images)
-    named = _check_tags(labels, len(photos))
+    labels = check_tags(labels, len(photos))
     x = extract_images(self.backbone, photos)
-    tags = sorted({*self.tags, *named})
-    old,new = (np.zeros((n, len(tags)), np.float32) for n in (len(self.x), len(x)))
-    at = [tags.index(t) for t in self.tags]
-    old[:,at],new[:,at] = self.y,self.head.predict_proba(x)
-    for t in named: new[:,tags.index(t)] = [float(t in l) for l in labels]
-    self.x,self.y,self.tags = np.concatenate([self.x, x]),np.concatenate([old, new]),tags
-    self.head.fit(self.x, self.y)
+    with _one_at_a_time: self._learned = _more(self._learned, x, labels)
     return self
+
+_one_at_a_time = threading.RLock()   # what two threads add is added up
+
+def _more(learned, x, labels):
+    "What is learned after further images."
+    head,old_x,old_y,old_tags = learned
+    named = sorted({t for l in labels for t in l})
+    tags = sorted({*old_tags, *named})
+    old,new = (np.zeros((n, len(tags)), np.float32) for n in (len(old_x), len(x)))
+    at = [tags.index(t) for t in old_tags]
+    old[:,at],new[:,at] = old_y,head.predict_proba(x)
+    for t in named: new[:,tags.index(t)] = [float(t in l) for l in labels]
+    x,y = np.concatenate([old_x, x]),np.concatenate([old, new])
+    return TagHead(**head.get_params(deep=False)).fit(x, y),x,y,tags
 
 # %% ../../nbs/tag/82_tagger.ipynb #2ccc4200
 def scenes_ops(
@@ -159,12 +174,14 @@ def scenes_ops(
     from laso.train.recipes import train_ops
     key = digest('ops-3', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
     path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
-    if not (path/'operators.json').is_file():   # which is written last
-        data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
-        some = dict(h=64, nonneg=backbone.nonneg, n_pairs=4096, cbs=[saved])
-        train_ops(extract(data, backbone), 'mixture', 2, **some).save(path)
-    saved.remove()
-    return SetOps.load(path, backbone.width)
+    with _one_at_a_time:   # other threads wait, and read what the first one trained
+        if not find_cached(path):
+            data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
+            some = dict(h=64, nonneg=backbone.nonneg, n_pairs=4096, cbs=[saved])
+            ops = train_ops(extract(data, backbone), 'mixture', 2, **some)
+            with cache_entry(path) as p: ops.save(p)
+        saved.remove()
+        return SetOps.load(find_cached(path, required=True), backbone.width)
 
 # %% ../../nbs/tag/82_tagger.ipynb #16dcda69
 def _size(n):
@@ -193,13 +210,14 @@ def export(self:FewShotTagger,
     path:str|Path, # file to write
 ) -> Path: # `path`
     "Write the tagger to one file."
-    state,ops,b = self.head.state(),self.head.ops,self.backbone
+    head,x,y,tags = self._learned
+    state,ops,b = head.state(),head.ops,self.backbone
     arrays = {k: torch.from_numpy(state[k].astype(np.float32)) for k in ARRAYS}
-    arrays |= dict(x=torch.from_numpy(self.x), y=torch.from_numpy(self.y))
-    arrays |= {f'backbone.{k}': v for k,v in b.body.state_dict().items()}
+    arrays |= dict(x=torch.from_numpy(x), y=torch.from_numpy(y))
+    arrays |= {f'backbone.{k}': v for k,v in distinct_state(b.body).items()}
     if ops is not None: arrays |= {f'ops.{k}': v for k,v in ops.state_dict().items()}
     net = dict(name=b.name, size=b.size, mean=b.mean, std=b.std, finetuned=b.finetuned)
-    about = dict(schema=1, tags=self.tags, **{k: state[k] for k in SETTINGS}, backbone=net,
+    about = dict(schema=1, tags=tags, **{k: state[k] for k in SETTINGS}, backbone=net,
                  ops=None if ops is None else ops.config)
     with atomic_path(path) as p:
         save_file({k: v.contiguous().cpu() for k,v in arrays.items()}, p,
@@ -235,9 +253,11 @@ def _part(tensors, prefix):
     return {k.removeprefix(prefix): v for k,v in tensors.items() if k.startswith(prefix)}
 
 def _names(tags):
-    named = isinstance(tags, list) and all(isinstance(t, str) and t.isprintable() for t in tags)
-    if not named or not tags or not all(tags) or len({*tags}) != len(tags): raise ValueError('tags')
-    return tags
+    "Tags of a file; those of former versions may be longer than what is taught today."
+    named = isinstance(tags, list) and all(isinstance(t, str) and is_tag(t, 10**3) for t in tags)
+    if not named or not tags or len({*tags}) != len(tags): raise ValueError('tags')
+    composed = [normalize('NFC', t) for t in tags]
+    return composed if len({*composed}) == len(tags) else tags
 
 def _arrays(tensors, m):
     (n,d) = tensors['x'].shape

@@ -14,7 +14,6 @@ from functools import partial
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.torch_core import no_random
 from fastai.vision.all import OptimWrapper
 from fastcore.meta import delegates
 from torch import Tensor
@@ -23,7 +22,7 @@ from ..data.folder import ImageSet
 from ..features.backbones import Backbone
 from ..features.extract import to_bytes
 from .finetune import BackboneWithHead,ShowSteps,split_backbone
-from .learner import LasoLearner,OperatorAP,PairDL
+from .learner import LasoLearner,OperatorAP,PairDL,seeded
 
 # %% ../../nbs/train/55_end_to_end.ipynb #1015afd1
 class ImageTensors:
@@ -107,7 +106,7 @@ def fit_end_to_end(
     "Train the backbone together with the operators."
     if epochs < 1:
         raise InputError(f"expected 1 or more epochs, found {epochs}; or leave this phase out")
-    with no_random(seed):
+    with seeded(seed):
         e2e = end_to_end_learner(learn, images, backbone, seed=seed, **kwargs)
         n_steps = epochs*len(e2e.dls.train)
         with e2e.no_bar(), e2e.no_logging(), progress('training from end to end', n_steps) as step:

@@ -10,23 +10,24 @@ fastai `Learner`, whose batches come from `classifier_dls`, whose model is a `Ba
 __all__ = ['classifier_dls', 'BackboneWithHead', 'MeanAP', 'ShowSteps', 'split_backbone', 'finetune', 'finetuned']
 
 # %% ../../nbs/train/54_finetune.ipynb #887f5f4c
-import copy,inspect,random
+import copy,inspect,random,threading
 from functools import partial
 import pandas as pd
 import torch
 from fastai.metrics import AccumMetric
-from fastai.vision.all import (Callback,ColReader,ColSplitter,DataBlock,DataLoaders,FlipItem,
-    ImageBlock,Learner,MultiCategoryBlock,no_random,Normalize,OptimWrapper,params,PILImage,Recorder,
-    Resize,ResizeMethod,TfmdDL)
+from fastai.vision.all import (Callback,ColReader,ColSplitter,DataBlock,DataLoaders,ImageBlock,
+    Learner,MultiCategoryBlock,Normalize,OptimWrapper,params,PILImage,RandTransform,Recorder,Resize,
+    ResizeMethod,TfmdDL)
 from fastcore.meta import delegates
 from torch import nn,Tensor
 from ..core import InputError,label_names,progress
-from ..store import cache_dir,digest
+from ..store import cache_dir,cache_entry,digest,find_cached
 from ..data.decode import open_image
 from ..data.folder import check_images,ImageSet
 from ..evaluate.metrics import mean_ap
 from ..features.backbones import Backbone,backbone_digest,load_weights,save_weights
 from .callbacks import Checkpoint
+from .learner import seeded
 
 # %% ../../nbs/train/54_finetune.ipynb #64c67a9a
 class _PerImage(TfmdDL):
@@ -37,10 +38,15 @@ class _PerImage(TfmdDL):
         self.pass_seed = self.rng.random()
 
     def do_item(self, s):
-        state = random.getstate()
-        random.seed(f'{self.pass_seed}-{s}')
-        try: return super().do_item(s)
-        finally: random.setstate(state)
+        _chance.rng = random.Random(f'{self.pass_seed}-{s}')
+        return super().do_item(s)
+
+_chance = threading.local()
+
+class _Flip(RandTransform):
+    "Half of the images, drawn from each one's own source, which no other thread changes."
+    def before_call(self, b, split_idx): self.do = _chance.rng.random() < .5
+    def encodes(self, x:PILImage): return x.flip_lr()
 
 class _Image(PILImage):
     @classmethod
@@ -72,7 +78,7 @@ def classifier_dls(
     blocks = ImageBlock(_Image), MultiCategoryBlock(vocab=data.base_vocab)
     block = DataBlock(blocks, splitter=ColSplitter(),
         get_x=ColReader('fname', pref=data.folder), get_y=ColReader('labels', label_delim=' '),
-        item_tfms=[Resize(size, method=ResizeMethod.Squish), FlipItem()],
+        item_tfms=[Resize(size, method=ResizeMethod.Squish), _Flip()],
         batch_tfms=Normalize.from_stats(mean, std, cuda=torch.cuda.is_available()))
     return block.dataloaders(df, bs=min(bs, n_train), num_workers=num_workers, dl_type=_PerImage)
 
@@ -166,7 +172,7 @@ def finetune(
     if epochs < 1:
         raise InputError(f"expected 1 or more epochs, found {epochs}; or leave the backbone frozen")
     backbone = copy.deepcopy(backbone).requires_grad_(True)
-    with no_random(seed):
+    with seeded(seed):
         learn = _learner(backbone, data, bs=bs, wd=wd, freeze_stages=freeze_stages,
                          drop_novel=drop_novel, num_workers=num_workers)
         n_steps = epochs*len(learn.dls.train)
@@ -192,12 +198,13 @@ def finetuned(
     key = digest('finetuned-2', data.fingerprint(), backbone_digest(backbone), backbone.name,
                  backbone.size, _settings(kwargs))
     file,saved = cache_dir()/f'finetuned-{key}.safetensors',Checkpoint(key)
-    if not file.is_file():
+    if not find_cached(file):
         check_images(data)
         kwargs['cbs'] = [saved, *(kwargs.get('cbs') or [])]
-        save_weights(finetune(backbone, data, **kwargs).model.backbone.body, file)
+        trained = finetune(backbone, data, **kwargs).model.backbone.body
+        with cache_entry(file) as p: save_weights(trained, p)
     saved.remove()
     res = copy.deepcopy(backbone).eval()
-    load_weights(res.body, file)
+    load_weights(res.body, find_cached(file, required=True))
     res.finetuned = True
     return res

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastai.data.core import DataLoaders
-from fastai.torch_core import no_random
 from torch import nn,Tensor
 from ..core import InputError,label_op,name_all,OPS,rank,usable_device
 from ..data.labels import check_splits,draw_pairs,pseudo_novel
@@ -32,7 +31,8 @@ from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS
 from ..ops.kinds import find_kind,Kind,KINDS,set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
 from .losses import LaSO,LaSOLoss,LossWeights,targets
-from .learner import dev_split,LasoLearner,OperatorAP,PairDL,SCHEDULES
+from laso.train.learner import (dev_split,drawn_from,LasoLearner,OperatorAP,PairDL,SCHEDULES,
+    seeded)
 
 # %% ../../nbs/train/53_recipes.ipynb #7496d6c6
 FIT_ROWS = 2**17   # images at the most that a classifier is fitted on
@@ -110,7 +110,7 @@ def paper_recipe(
 ) -> LasoLearner:
     "A learner with all terms of the paper's loss."
     rows,held = dev_split(table, dev, drop_novel, seed)
-    with no_random(seed): ops = new()
+    with drawn_from(seed): ops = new()
     some = rows[:fit_rows]
     head = adapt_ops(ops, table, rows=some, l2=l2, seed=seed).requires_grad_(joint)
     model,loss = _model_and_loss(table, some, ops, head, weights, focal, l1, bf16)
@@ -259,7 +259,7 @@ def crossfit_recipe(
     if any((y[f].sum(0) < 2).all() for f in folds): folds = [rows]   # too few to do without a third
     rest = [rows[~torch.isin(rows, f)] if len(folds) > 1 else rows for f in folds]
     start = {op: name for op,(name,_) in (blends or usual_blends(table)).items()}
-    with no_random(seed): ops = new(blend=start)
+    with drawn_from(seed): ops = new(blend=start)
     heads = [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in rest]
     heads.append(adapt_ops(ops, table, rows=rows[:fit_rows], l2=l2, seed=seed))
     dls = _loaders(partial(FoldDL, x, y), folds, [held], device, n_pairs, bs=bs, seed=seed)
@@ -333,7 +333,9 @@ def train_ops(
     **settings, # as for `ops_learner`
 ) -> SetOps: # in evaluation mode, on the processor
     "Train operators of any kind on the base classes of `table`."
-    learn = ops_learner(table, kind, **settings)
-    with no_random(settings.get('seed', 0)), nullcontext() if show else learn.no_bar():
+    seed = settings.get('seed', 0)
+    with seeded(seed): learn = ops_learner(table, kind, **settings)
+    learn.chance = torch.Generator().manual_seed(seed)
+    with seeded(seed), nullcontext() if show else learn.no_bar():
         with nullcontext() if show else learn.no_logging():
             return learn.fit_ops(epochs, cbs=cbs)
