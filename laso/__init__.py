@@ -57,7 +57,7 @@ Modules:
 - `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
 - `laso.tag.tagger`: A few images with tags make a tagger; it can be taught more, written to one file and given to others
-- `laso.train.callbacks`: Logs of a training, and checkpoints: what was stopped goes on, and ends with the same bits
+- `laso.train.callbacks`: Logs of a training, its checkpoints, and its random numbers: what was stopped ends with the same bits
 - `laso.train.end_to_end`: The backbone trained together with the operators, on pairs of images
 - `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
 - `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`

@@ -185,7 +185,7 @@ def test_training_while_others_draw(kind):
 
 def test_new_networks_take_nothing_from_others():
     "What is drawn in the middle of making a network does not change it, and is not changed by it."
-    from laso.train.learner import drawn_from
+    from laso.train.callbacks import drawn_from
     def made(between):
         with drawn_from(3): return torch.nn.Linear(5, 4).weight,between(),torch.nn.Linear(4, 3).weight
     a,_,b = made(lambda: None)

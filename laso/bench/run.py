@@ -58,7 +58,7 @@ def features_for(
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Images, the backbone after phase 1, and the table of features."
-    from laso.train.learner import drawn_from
+    from laso.train.callbacks import drawn_from
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
     if cfg.pseudo is not None: images = pseudo_novel(images, cfg.pseudo)
     if scored: _check_scored(images, cfg)
@@ -79,7 +79,7 @@ def train_logged(
     saved:Checkpoint|None=None, # from which a stopped training goes on
 ) -> tuple: # operators, curves: name -> list of numbers, one an epoch
     "Train operators on the base classes, and write them and the record of it."
-    from laso.train.learner import seeded
+    from laso.train.callbacks import seeded
     with atomic_path(out/'history.csv') as p, seeded(cfg.seed):
         cbs = loggers(logs or out, *cfg.log, csv=p.resolve()) + ([] if saved is None else [saved])
         learn = ops_learner(table, cfg.ops, **cfg.for_training())

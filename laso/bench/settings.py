@@ -7,15 +7,12 @@
 # %% auto #0
 __all__ = ['MOST', 'PRESETS', 'BenchConfig']
 
-# %% ../../nbs/bench/72_settings.ipynb #20b8ea21
+# %% ../../nbs/bench/72_settings.ipynb #c14a1d76
 from dataclasses import dataclass
 from fastcore.basics import patch
 from ..core import InputError,name_all
 from ..features.backbones import check_size,DEFAULT_BACKBONE
 from ..ops.kinds import KINDS
-from ..train.learner import SCHEDULES
-from ..train.recipes import check_settings
-from ..fewshot.methods import HEADS,METHODS
 from .output import BENCH_FILES,PAPER_FILES
 
 # %% ../../nbs/bench/72_settings.ipynb #440c7283
@@ -60,6 +57,8 @@ PRESETS = {'default': {},
 @patch
 def apply(self:BenchConfig):
     "Let the preset and `quick` change what is left at its default."
+    from laso.fewshot.methods import HEADS
+    from laso.train.learner import SCHEDULES
     for k,names in dict(preset=PRESETS, ops=KINDS, schedule=SCHEDULES, head=HEADS).items():
         if (v := getattr(self, k)) not in names:
             raise InputError(f"expected {k} of {', '.join(names)}, found {v!r}; "
@@ -81,6 +80,8 @@ def for_training(self:BenchConfig) -> dict: # settings of `ops_learner`
 @patch
 def check(self:BenchConfig):
     "Refuse what can't be, before anything long begins."
+    from laso.fewshot.methods import METHODS
+    from laso.train.recipes import check_settings
     for k in ('episodes', 'epochs', 'ops_epochs', 'n_pairs'):
         n = getattr(self, k)
         if n < 1: raise InputError(f"expected {k} of at least 1, found {n}; give a larger number")

@@ -16,7 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
-from ..train.learner import seeded
+from ..train.callbacks import seeded
 from ..fewshot.methods import Head,on_pieces
 
 # %% ../../nbs/lab/91_mlp.ipynb #962efcac

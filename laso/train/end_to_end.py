@@ -22,7 +22,8 @@ from ..data.folder import ImageSet
 from ..features.backbones import Backbone
 from ..features.extract import to_bytes
 from .finetune import BackboneWithHead,ShowSteps,split_backbone
-from .learner import LasoLearner,OperatorAP,PairDL,seeded
+from .callbacks import seeded
+from .learner import LasoLearner,OperatorAP,PairDL
 
 # %% ../../nbs/train/55_end_to_end.ipynb #1015afd1
 class ImageTensors:

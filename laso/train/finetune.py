@@ -27,7 +27,7 @@ from ..data.folder import check_images,ImageSet
 from ..evaluate.metrics import mean_ap
 from ..features.backbones import Backbone,backbone_digest,load_weights,save_weights
 from .callbacks import Checkpoint
-from .learner import seeded
+from .callbacks import seeded
 
 # %% ../../nbs/train/54_finetune.ipynb #64c67a9a
 class _PerImage(TfmdDL):

@@ -31,8 +31,8 @@ from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS
 from ..ops.kinds import find_kind,Kind,KINDS,set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
 from .losses import LaSO,LaSOLoss,LossWeights,targets
-from laso.train.learner import (dev_split,drawn_from,LasoLearner,OperatorAP,PairDL,SCHEDULES,
-    seeded)
+from .callbacks import drawn_from,seeded
+from .learner import dev_split,LasoLearner,OperatorAP,PairDL,SCHEDULES
 
 # %% ../../nbs/train/53_recipes.ipynb #7496d6c6
 FIT_ROWS = 2**17   # images at the most that a classifier is fitted on
