@@ -12,7 +12,6 @@ __all__ = ['DEFAULT_BACKBONE', 'Backbone', 'distinct_state', 'load_weights', 'ch
 
 # %% ../../nbs/features/30_backbones.ipynb #cea84167
 import difflib
-from functools import partial
 from pathlib import Path
 import psutil
 import timm

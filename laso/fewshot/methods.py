@@ -20,7 +20,6 @@ from dataclasses import dataclass,field
 from functools import partial
 from pkgutil import resolve_name
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -25,7 +25,7 @@ from ..data.folder import read_folder
 from ..data.scenes import scenes_folder
 from ..features.backbones import Backbone,backbone_digest,create_backbone,distinct_state
 from ..features.extract import extract,extract_images,transform_settings
-from ..ops.kinds import ops_from,set_ops,SetOps
+from ..ops.kinds import ops_from,SetOps
 from .head import TagHead
 from .images import check_tags,from_dls,ImageList,is_dls,is_tag,read_taught
 
