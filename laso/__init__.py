@@ -23,17 +23,24 @@ Modules:
 - `laso.data.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.data.layouts`: VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.data.scenes`: Multi-label images composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.evaluate.coverage`: How often a 95 % interval of a few-shot difference holds what is true, where that is known
 - `laso.evaluate.metrics`: Average precision for many classifiers at once, and the scores of decisions at a threshold
 - `laso.evaluate.plots`: Figures of a benchmark's results and of a training
 - `laso.evaluate.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.evaluate.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
 - `laso.explore`: A widget for JupyterLab and Voilà: choose images and an expression, and see what the operators make of them
 - `laso.features.backbones`: Networks that turn images into feature vectors
+- `laso.features.concepts`: What is where in an image: a classifier applied to each token
+- `laso.features.dictionaries`: Concepts that are learned from images, where no classifier fits them
 - `laso.features.extract`: Feature vectors of all images, computed once and kept on disk
 - `laso.features.heads`: Many regularised linear classifiers at once, each at its exact optimum
+- `laso.features.maps`: Where in an image a concept lies
+- `laso.features.table`: A feature vector for each image, in named blocks, with labels and splits
 - `laso.fewshot.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.fewshot.ensemble`: Prototypes and heads that learn from what an operator makes of images that look alike, and ensembles of methods
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
+- `laso.fewshot.names`: A class that has the name of a concept needs fewer examples
+- `laso.fewshot.representation`: Which blocks of features suit a data set: decided on base classes, with pooled features as the safe answer
 - `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
 - `laso.fewshot.written`: The settings of methods and ensembles in a file, which can be read elsewhere
@@ -53,6 +60,8 @@ Modules:
 - `laso.ops.kinds`: The three operators together: made, adapted, saved and loaded by the name of their kind
 - `laso.ops.logic`: From mixtures of two feature vectors to the default operators, which do logic in directions that mean something
 - `laso.ops.networks`: Networks that take the features of two images and return the features of a third one: their union, intersection or subtraction
+- `laso.ops.search`: Find images by an expression of tags and concepts, such as `dog & grass - person`
+- `laso.ops.words`: What features and the results of operators say, in words
 - `laso.store`: Files that are whole or absent, a cache, and names for content
 - `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show

@@ -10,7 +10,7 @@ memory or speed is not flat."""
 import argparse, csv, ctypes, gc, signal, sys, tempfile, time
 from pathlib import Path
 import numpy as np, psutil, torch
-from laso.features.extract import FeatureTable
+from laso.features.table import FeatureTable
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets
 from laso.train.recipes import ops_learner

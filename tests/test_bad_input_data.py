@@ -9,7 +9,8 @@ from laso.train.finetune import finetuned
 from laso.core import InputError
 from laso.store import cache_dir
 from laso.data.folder import check_images, read_folder
-from laso.features.extract import FeatureTable, extract, extract_images, load_features
+from laso.features.extract import extract, extract_images
+from laso.features.table import FeatureTable, load_features
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
 COLS = ('fname', 'labels', 'is_valid')

@@ -5,7 +5,7 @@ import pytest
 from forked import Server, needs_fork, reference, server, world
 from laso import store
 from laso.core import InputError
-from laso.features.extract import load_features, toy_table
+from laso.features.table import load_features, toy_table
 from laso.fewshot.support import support_sets
 from laso.fewshot.views import Views, toy_views
 from laso.ops.kinds import SetOps, set_ops
@@ -45,6 +45,53 @@ def test_every_entry_damaged(stage, n, reference, server, tmp_path):
         ref.check_end(cache, out, {})
         status,said,_ = server.run(*ref.args(out), cache=cache)
         assert status == 0 and told not in said
+
+def unfinished(cache):
+    "Checkpoints, and chunks of features."
+    return [p for o in ('checkpoint-*.pt', '*.part/*.npy') for p in sorted(cache.glob(o))]
+
+def damage(paths, i):
+    for k,p in enumerate(paths): [*DAMAGE.values()][(i+k)%len(DAMAGE)](p)
+    return paths
+
+DIES = """
+import os
+from laso.bench import run
+from laso.features import extract
+from laso.train.callbacks import Checkpoint
+save = Checkpoint._save
+def dies(*args): os.kill(os.getpid(), 9)
+def saves_and_dies(*args): save(*args); dies()
+"""
+WHERE_IT_DIES = [('Checkpoint._save = saves_and_dies', 1), ('extract._join = dies', 2), ('run.compute_views = lambda *a, **k: dies()', 2), ('', 0)]
+
+@needs_fork
+def test_checkpoints_and_chunks_damaged(reference, server, tmp_path):
+    "Killed in fine-tuning, with all chunks of features, and after both other trainings; what is left is damaged, told, made again."
+    ref,cache,out,hit = reference('bench'),tmp_path/'cache',tmp_path/'out',[]
+    for i,(where,least) in enumerate(WHERE_IT_DIES):
+        status,said,_ = server.run(*ref.args(out), cache=cache, before=DIES+where)
+        assert status == (-9 if where else 0), said
+        for p in hit: assert sum(f'{p} ' in l and 'damaged' in l for l in said.splitlines()) == 1, (p, said)
+        assert len(unfinished(cache)) >= least
+        hit = damage(unfinished(cache), i)
+    ref.check_end(cache, out, {})
+
+@needs_fork
+@pytest.mark.slow
+def test_checkpoints_and_chunks_damaged_at_any_moment(reference, server, tmp_path):
+    ref,rng,n = reference('bench'),random.Random(0),0
+    for i in range(20):
+        cache,out = tmp_path/f'cache{i}',tmp_path/f'out{i}'
+        for _ in range(3):
+            server.start(*ref.args(out), cache=cache)
+            server.stop(rng.random()*ref.seconds)
+            if server.end()[0] == 0: break
+            n += len(damage(unfinished(cache), i))
+        status,said,_ = server.run(*ref.args(out), cache=cache)
+        assert status == 0, said
+        ref.check_end(cache, out, {})
+    print(f'{n} checkpoints and chunks damaged')
 
 # An entry by itself
 
@@ -119,6 +166,27 @@ def test_damaged_files_of_a_run(tmp_path):
             read[k]()
             damage(file[k])
             with pytest.raises(InputError): read[k]()
+
+def test_changed_settings_of_a_run(tmp_path):
+    "What has to fit the numbers can't be changed beside them; whoever wants to takes the digest away."
+    table = toy_table(40)
+    files = tmp_path/'t/features.json',tmp_path/'o/operators.json'
+    changes = dict(labels=lambda o: o[::-1], fnames=lambda o: o[::-1], vocab=lambda o: o[::-1], is_valid=lambda o: [*o[1:], o[0]],
+                   novel=lambda o: o[::-1]),dict(keep=lambda o: .5)
+    for file,read,change in zip(files, (load_features, SetOps.load), changes):
+        for k,f in change.items():
+            table.save(tmp_path/'t')
+            set_ops('logic', 8, h=4).save(tmp_path/'o')
+            about = json.loads(file.read_text())
+            file.write_text(json.dumps(about, indent=3))   # other spaces say the same
+            read(file.parent)
+            changed = {**about, k: f(about.get(k))}
+            assert changed != about
+            file.write_text(json.dumps(changed))
+            with pytest.raises(InputError): read(file.parent)
+            del changed['digest']
+            file.write_text(json.dumps(changed))
+            read(file.parent)
 
 # Places that are no plain files
 

@@ -15,7 +15,7 @@ METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subt
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
 FILES = ('curves.png fewshot.png gallery.png history.csv laso-files.json operators.json operators.png operators.safetensors '
-         'per_class.csv precision_recall.png report.html results.json').split()
+         'per_class.csv precision_recall.png report.html results.json results.safetensors').split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
 
@@ -143,7 +143,7 @@ def test_stages(laso, world, ran, tmp_path):
     run,bench = tmp_path/'run',read_json(ran[0]/'results.json')
     views = ['features/features.json', 'features/features.npy', 'laso-files.json', 'views.safetensors']
     learned = ['curves.json', 'curves.png', 'history.csv', 'operators.json', 'operators.safetensors']
-    scores = ['evaluate.json', 'fewshot.json', 'fewshot.png', 'retrieve.json']
+    scores = ['evaluate.json', 'fewshot.json', 'fewshot.png', 'fewshot.safetensors', 'retrieve.json']
     for args,wrote in [
         (('extract', *options(world), '--frozen', '--out', run), views),
         (('train', run, '--ops-epochs', 1), learned),

@@ -10,7 +10,7 @@ from laso.core import InputError
 from laso.data.scenes import make_scenes
 from laso.evaluate.metrics import mean_ap
 from laso.evaluate.plots import COLOURS, fewshot_plot
-from laso.features.extract import toy_table
+from laso.features.table import toy_table
 from laso.fewshot.methods import METHODS, Augment, Method, fewshot, method_groups, usual_methods
 from laso.fewshot.support import example_weights, support_sets, support_tasks
 from laso.fewshot.views import toy_views
@@ -35,9 +35,10 @@ def test_stands_beside_the_others(mine, world):
     table,sets = world
     rows = fewshot(table, sets=sets)
     summary = fewshot_summary(rows)
+    rows = fewshot(table, sets=sets, n_boot=0)
     assert mine in summary.index and summary.loc[mine, '1-shot − none'].startswith(('+', '-'))
     usual = [k for k in usual_methods() if k != mine]
-    plain = fewshot(table, sets=sets, methods=usual)
+    plain = fewshot(table, sets=sets, methods=usual, n_boot=0)
     assert [r for r in rows if r['method'] != mine] == plain   # it changes no other score
 
 def test_in_the_table_of_the_command(mine, tmp_path, monkeypatch):
@@ -53,7 +54,7 @@ def test_in_the_table_of_the_command(mine, tmp_path, monkeypatch):
     call('train', run, '--ops', 'analytic')
     lines = call('fewshot', run, '--method', 'ridge').splitlines()
     for name in ('none', mine, 'ridge'):
-        assert any(name in l.split() and '±' in l for l in lines), name
+        assert any(name in l.split() and ' to ' in l for l in lines), name
 
 def test_makers_are_methods(world):
     "One's own maker of examples is solved with all others, and alone it says the same."
@@ -81,8 +82,9 @@ def test_every_entry_runs(world):
     "All methods of the registry, and all settings that can be chosen, on one support set."
     table,sets = world
     ops,views = set_ops('blend', table.width).eval(),toy_views(table, sets)
-    rows = fewshot(table, ops, views, sets=sets, methods=list(METHODS))
-    assert {r['method'] for r in rows} == {*METHODS} and all(0 <= r['map'] <= 1 for r in rows)
+    names = [k for k,m in METHODS.items() if not m.concepts]
+    rows = fewshot(table, ops, views, sets=sets, methods=names)
+    assert {r['method'] for r in rows} == {*names} and all(0 <= r['map'] <= 1 for r in rows)
     task = support_tasks(table, sets, ops=ops)[0]
     for m in METHODS.values():
         for setting in m.grid:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from laso import cli
 from laso.data.scenes import make_scenes
-from laso.features.extract import load_features, toy_table
+from laso.features.table import load_features, toy_table
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets
 from laso.ops.evaluation import evaluate

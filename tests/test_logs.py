@@ -1,7 +1,7 @@
 "Logs of experiments with the real packages, where they are installed."
 import time
 import pytest, torch
-from laso.features.extract import FeatureTable
+from laso.features.table import FeatureTable
 from laso.train.recipes import ops_learner
 from laso.train.callbacks import loggers
 

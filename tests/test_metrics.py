@@ -3,7 +3,7 @@ import numpy as np, torch
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
-from laso.evaluate.metrics import average_precision, mean_ap, n_classes_with_positive
+from laso.evaluate.metrics import average_precision, mean_ap, n_classes_with_positive, resampled_ap, resampled_map
 
 few = settings(deadline=None, max_examples=60)
 
@@ -90,3 +90,19 @@ def test_pieces_of_many_heads_are_put_together_in_order():
     whole = average_precision(scores, targets)
     for h in (0, 51, 52, 53, 59): same(whole[h], average_precision(scores[h], targets), atol=0)
     same(average_precision(scores.reshape(3, 4, 5, 2000, 20), targets).reshape(60, 20), whole, atol=0)
+
+@few
+@given(problems(), st.integers(0, 99))
+def test_resamples_equal_sklearn_with_weights(problem, seed):
+    "Every number a resample counts is a weight; a class that none of them shows is left out of the mean."
+    scores,targets = problem[0], problem[1][0] if problem[1].dim() == 3 else problem[1]
+    w = np.random.default_rng(seed).integers(3, size=(len(targets), 3)).astype(np.float32)
+    got = resampled_ap(scores, targets, w)
+    for h,c,r in np.ndindex(got.shape):
+        if (w[:,r]*targets[:,c].numpy()).any():
+            assert abs(average_precision_score(targets[:,c], scores[h,:,c], sample_weight=w[:,r])-got[h,c,r]) < 1e-5
+        else: assert np.isnan(got[h,c,r])
+    for h,r in np.ndindex(got.shape[0], 3):
+        mean = resampled_map(scores, targets, w)[h,r]
+        there = got[h,~np.isnan(got[h,:,r]),r]
+        assert np.isnan(mean) if not len(there) else abs(mean-there.mean()) < 1e-6

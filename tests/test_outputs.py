@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from forked import COMMANDS, content, draw, files, needs_fork, network, one_sentence, server, world
 from laso.bench.output import RECORD
-from laso.features.extract import toy_table
+from laso.features.table import toy_table
 from laso.store import digest
 
 pytestmark = needs_fork
@@ -69,7 +69,7 @@ def test_files_of_others_stay(world, laso, copy):
         for f in copy.iterdir(): (f/o).write_text('mine')
     (run/'retrieve.json').write_text('mine')   # `train` does not write it
     assert laso('train', run, '--ops-epochs', 1, '--seed', 1)[0] == 0
-    assert not {'evaluate.json', 'fewshot.json', 'fewshot.png'} & files(run).keys()
+    assert not {'evaluate.json', 'fewshot.json', 'fewshot.png', 'fewshot.safetensors'} & files(run).keys()
     assert laso(*quick(world), '--out', copy/'bench')[0] == 0
     assert {(f/o).read_text() for o in notes for f in copy.iterdir()} == {'mine'} == {(run/'retrieve.json').read_text()}
 

@@ -40,7 +40,7 @@ def test_two_processes_extract_the_same_bytes(runs):
 
 TRAIN = """
 import sys,torch
-from laso.features.extract import load_features
+from laso.features.table import load_features
 from laso.train.recipes import ops_learner
 from fastai.optimizer import SGD   # Adam turns the rounding of a gradient near zero into a whole step
 table = load_features(sys.argv[1])

@@ -9,7 +9,7 @@ from laso.core import OPS, InputError, label_op
 from laso.data.folder import ImageSet
 from laso.ops.evaluation import (EXPRESSIONS, Expression, class_columns, evaluation_pairs, expression_labels,
                                  expression_rows)
-from laso.features.extract import FeatureTable
+from laso.features.table import FeatureTable
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets, synthetic_pairs
 from laso.fewshot.views import mixup_plan, toy_views

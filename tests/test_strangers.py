@@ -14,7 +14,7 @@ from laso.data import decode as files
 from laso.features.backbones import create_backbone
 from laso.core import InputError
 from laso.data.folder import read_folder
-from laso.features.extract import FeatureTable, load_features
+from laso.features.table import FeatureTable, load_features
 from laso.fewshot.views import Views
 from laso.data.archives import ARCHIVE, check_archive
 from laso.data.decode import open_image, read_text

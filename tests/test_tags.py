@@ -7,10 +7,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from unicodedata import normalize
 from laso import cli
-from laso.core import InputError
+from laso.core import InputError, label_names
+from laso.data.folder import read_folder, read_table
+from laso.data.labels import split_labels
+from laso.data.layouts import load_data
 from laso.evaluate.metrics import label_iou
 from laso.features.backbones import create_backbone
-from laso.features.extract import toy_table
+from laso.features.table import toy_table
 from laso.features.heads import fit_linear
 from laso.tag import tagger as module
 from laso.tag.head import TagHead
@@ -57,7 +60,7 @@ def check_round_trip(tags, backbone, path):
     assert load_tagger(t.export(path/'t')).tags == t.tags
     chosen = [{normalize('NFC', o): 1.} for o in tags]
     write_tags(path/'labels.csv', [f'{i}.png' for i in range(len(tags))], t.tags, chosen, np.ones((len(tags), len(t.tags))))
-    assert read_taught(path)[1] == [list(o) for o in chosen]
+    assert read_taught(path)[1] == [list(o) for o in chosen] == [split_labels(r['labels']) for r in read_table(path/'labels.csv')[0]]
     cols = list(pd.read_csv(path/'labels.csv'))
     assert len({*cols}) == len(cols) == 2+len(t.tags) and not any(c[0] in '=+-@' for c in cols)
 
@@ -98,6 +101,34 @@ def test_from_folder_to_table(tmp_path, laso):
     rows = list(csv.DictReader(open(tmp_path/'out.csv', encoding='utf8')))
     assert list(rows[0]) == ['fname', 'labels', 'hot', 'hot dog', '"labels"', 'کتاب‌ها']
     for r in rows: assert set(r['labels'].replace('"hot dog"', 'hot_dog').split()) <= {'hot_dog', 'hot', 'labels', 'کتاب‌ها'}
+
+def test_tags_are_classes(tmp_path):
+    "What `laso tag` wrote is a table for `laso bench`, whatever images and tags are called."
+    tags,n = ['-5', '=1+1', '@home', "'=x", 'a,b', 'hot', 'hot dog', "it's", 'labels', '"quoted"'],40
+    fnames = [f"{'=+-@'[i % 4]}{i}.png" for i in range(n)]
+    (tmp_path/'images').mkdir()
+    for i,o in enumerate(fnames): image(i).save(tmp_path/'images'/o)
+    chosen = [{tags[i % len(tags)]: 1., tags[i//4 % len(tags)]: .9} for i in range(n)]
+    write_tags(tmp_path/'labels.csv', fnames, tags, chosen, np.ones((n, len(tags))))
+    cells = [c for r in csv.reader(open(tmp_path/'labels.csv', encoding='utf8', newline='')) for c in r]
+    assert not [c for c in cells if c[:1] in tuple('=+-@')]
+    for novel in '', 'hot dog\n=1+1\n':
+        if novel: (tmp_path/'novel.txt').write_text(novel)
+        data = load_data(tmp_path, seed=1)
+        assert data.vocab == sorted(tags) and data.fnames == fnames
+        assert [{*label_names(r, data.vocab)} for r in data.labels] == [{*o} for o in chosen]
+    assert data.novel_vocab == ['=1+1', 'hot dog']
+    (tmp_path/'classes.txt').write_text('\n'.join(tags))
+    assert load_data(tmp_path, seed=1).vocab == tags
+
+def test_quotes_that_do_not_end(tmp_path):
+    "Refused, unless classes.txt says that they are letters of a name."
+    (tmp_path/'images').mkdir()
+    for i in range(20): image(i).save(tmp_path/'images'/f'{i}.png')
+    (tmp_path/'labels.csv').write_text('fname,labels\n'+''.join(f'{i}.png,"""hot dog{" cat"*(i % 2)}"\n' for i in range(20)))
+    with pytest.raises(InputError, match='found "hot dog; correct the quotes'): read_folder(tmp_path, n_shot=1)
+    (tmp_path/'classes.txt').write_text('"hot\ndog\ncat')
+    assert read_folder(tmp_path, n_shot=1).vocab == ['"hot', 'dog', 'cat']
 
 @pytest.mark.parametrize('subs', [('train', 'valid', 'test'), ('train', 'val'), ('images', 'labels'), ('train',), ('images',), ('cat', 'dog', 'test'),
                                   ('Train', 'Validation'), ('train2017', 'val2017'), ('JPEGImages', 'Annotations')])

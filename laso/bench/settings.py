@@ -24,6 +24,7 @@ class BenchConfig:
     weights:str|None=None # a safetensors file for the backbone, or `random`
     size:int|None=None # height and width of the images the backbone sees
     frozen:bool=False # leave the backbone as it is, without phase 1
+    representation:str='auto' # of a frozen backbone, one of `REPRESENTATIONS`
     drop_novel:bool=False # leave out training images that show a novel class
     seed:int=0 # of everything
     episodes:int=20 # support sets for each number of shots
@@ -58,8 +59,11 @@ PRESETS = {'default': {},
 def apply(self:BenchConfig):
     "Let the preset and `quick` change what is left at its default."
     from laso.fewshot.methods import HEADS
+    from laso.fewshot.representation import REPRESENTATIONS
     from laso.train.learner import SCHEDULES
-    for k,names in dict(preset=PRESETS, ops=KINDS, schedule=SCHEDULES, head=HEADS).items():
+    tables = dict(preset=PRESETS, ops=KINDS, schedule=SCHEDULES, head=HEADS,
+                  representation=REPRESENTATIONS)
+    for k,names in tables.items():
         if (v := getattr(self, k)) not in names:
             raise InputError(f"expected {k} of {', '.join(names)}, found {v!r}; "
                              "choose one of these")
@@ -105,4 +109,7 @@ def files(self:BenchConfig) -> list: # names
     "What a benchmark with these settings may write."
     paper = self.preset != 'default' or self.data.startswith('coco')
     moves = not self.frozen or self.end_to_end
-    return [*BENCH_FILES, 'curves.png', *['backbone.safetensors']*bool(moves), *PAPER_FILES*paper]
+    several = self.representation != 'pooled' if self.frozen else self.representation != 'auto'
+    more = ['results.safetensors', 'curves.png']
+    return [*BENCH_FILES, *more, *['backbone.safetensors']*bool(moves),
+            *['choice.safetensors']*several, *PAPER_FILES*paper]

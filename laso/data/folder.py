@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from ..core import InputError,multi_hot,name_all,notify
+from ..core import from_cell,InputError,multi_hot,name_all,notify,split_names,unquoted
 from ..store import digest
 from .labels import check_classes,check_spaces,draw_valid,LabelTable,split_labels
 from .decode import find_names,leads_out,name_unreadable,open_image,read_text,unreadable
@@ -88,7 +88,8 @@ def read_table(
     text = io.StringIO(read_text(path), newline='')
     try:
         reader = csv.reader(text, strict=True)
-        head,lines = next(reader, []),[(reader.line_num, r) for r in reader if ''.join(r).strip()]
+        lines = [(reader.line_num, list(map(from_cell, r))) for r in reader] or [(1, [])]
+        head,lines = lines[0][1],[o for o in lines[1:] if ''.join(o[1]).strip()]
     except csv.Error as e:
         raise InputError(f"expected {path.name} to be comma-separated text, found {e}; "
                          "save it as CSV") from None
@@ -97,7 +98,9 @@ def read_table(
     rows = [{k: v for k,v in zip(cols, r) if k} for _,r in lines]
     listed = (path.parent/'classes.txt').is_file()   # then every label is compared with it
     if label_delim is None and not listed:
-        check_spaces([r['labels'] for r in rows], [r['fname'] for r in rows], path.name)
+        for r in rows: split_names(r['labels'])   # refuses a quote without its end
+        bare = [unquoted(r['labels']) for r in rows]
+        check_spaces(bare, [r['fname'] for r in rows], path.name)
     return rows,[o for o in cols if o]
 
 # %% ../../nbs/data/12_folder.ipynb #560555d5
@@ -191,7 +194,7 @@ def _read_vocab(path, labels, join):
     if dup := [o for o,k in Counter(vocab).items() if k > 1]:
         raise InputError("expected each class once in classes.txt, found more than one line for "
                          f"{name_all(dup)}; keep one line a class")
-    if spaced := [repr(o) for o in vocab if len(o.split()) > 1]:
+    if spaced := [repr(o) for o in vocab if len(o.split()) > 1 and o not in found]:
         raise InputError(f"expected names of classes without spaces, found {name_all(spaced)} in "
                          "classes.txt; write _ instead, there and in the labels")
     if unknown := sorted(found - set(vocab)):

@@ -18,7 +18,7 @@ import torch
 import numpy as np
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import InputError,name_all
+from ..core import InputError,name_all,split_names
 
 # %% ../../nbs/data/10_labels.ipynb #3e6146ce
 class LabelTable:
@@ -168,10 +168,11 @@ def check_spaces(
 def split_labels(
     text:str, # the labels of an image
     label_delim:str|None=None, # between labels; by default spaces
-) -> list: # of class names, without spaces
-    "The classes that a text names."
+) -> list: # of class names
+    "The classes that a text names; with spaces between them, a name with spaces is quoted."
     text = unicodedata.normalize('NFC', text)
-    if not label_delim or label_delim.isspace(): return text.split()
+    spaces = not label_delim or label_delim.isspace()
+    if spaces: return [o for o in split_names(text, strict=False) if o.strip()]
     return ['_'.join(o.split()) for o in text.split(label_delim) if o.strip()]
 
 # %% ../../nbs/data/10_labels.ipynb #36b6291a

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from ..core import OPS
 from ..store import atomic_path
-from .statistics import paired_ci
+from .statistics import fewshot_table,SETS
 
 # %% ../../nbs/evaluate/23_plots.ipynb #c474cf1f
 @contextmanager
@@ -143,19 +143,15 @@ def retrieval_bars(
 
 # %% ../../nbs/evaluate/23_plots.ipynb #997a36a3
 def _differences(rows):
-    "For each method but `none`: mean and half width of its differences to `none`, in points."
-    maps = {(r['method'], r['episode']): r['map'] for r in rows}
-    base = {e:v for (m,e),v in maps.items() if m == 'none'}
-    res = {}
-    for m in (o for o in _present(rows, 'method') if o != 'none'):
-        eps = [e for e in base if (m, e) in maps]
-        if not eps:
-            raise ValueError(f"expected support sets with both {m!r} and 'none', got none; "
-                             "run both on the same ones")
-        res[m] = [100*o for o in paired_ci([maps[m, e] for e in eps], [base[e] for e in eps])]
-    return res
+    "Rows of `fewshot_table` for each method but `none`."
+    table = fewshot_table(rows).set_index('method').drop(index='none', errors='ignore')
+    if lack := [m for m in table.index if not np.isfinite(table['diff'][m])]:
+        raise ValueError(f"expected support sets with both {lack[0]!r} and 'none', got none; "
+                         "run both on the same ones")
+    return table
 
-GROUPS = {'without operators': 'grey', 'analytic operators': 'orange', 'learned operators': 'blue'}
+GROUPS = {'without operators': 'grey', 'analytic operators': 'orange', 'learned operators': 'blue',
+          'using names': 'purple'}
 
 def _method_colours(methods, groups):
     "A colour for each method: that of its group, and one of the rest for a group of one's own."
@@ -182,9 +178,11 @@ def fewshot_plot(
     for ax,shot in zip(axes.flat, shots):
         mine = [r for r in rows if r['shot'] == shot]
         n = len(_present(mine, 'episode'))
-        _intervals(ax, colours, _differences(mine))
+        diffs = _differences(mine)
+        _intervals(ax, colours, diffs)
         ax.set_title(f"{shot} shot{'s'*(shot > 1)}, {n} support set{'s'*(n > 1)}")
-        ax.set_xlabel('mAP minus that of none (percentage points)')
+        over = ', interval over sets only' if SETS in set(diffs.over) else ''
+        ax.set_xlabel(f'points of mAP above none{over}')
     axes[0,0].set_yticks(range(len(methods)), methods, parse_math=False)
     axes[0,0].set_ylim(len(methods)-.5, -.5)
     return fig
@@ -194,12 +192,13 @@ def _intervals(ax, colours, diffs):
     "A point and its interval for each method that has one, and the numbers to the right of it."
     ax.axvline(0, color='k', lw=1)
     for i,(m,c) in enumerate(colours.items()):
-        if m not in diffs: continue
-        mean,half = diffs[m]
-        sure = np.isfinite(half)
-        ax.errorbar(mean, i, xerr=half if sure else None, fmt='o', ms=5, lw=2, color=c)
-        text = f'{mean:+.1f}'.replace('-', '−') + (f' ± {half:.1f}' if sure else '')
-        ax.annotate(text, (1.02, i), xycoords=('axes fraction','data'),
+        if m not in diffs.index: continue
+        mean,low,high = 100*diffs.loc[m, ['diff', 'diff_low', 'diff_high']].astype(float)
+        sure = np.isfinite(low)
+        width = [[mean-low], [high-mean]] if sure else None
+        ax.errorbar(mean, i, xerr=width, fmt='o', ms=5, lw=2, color=c)
+        text = f'{mean:+.1f}' + (f' ({low:+.1f} to {high:+.1f})' if sure else '')
+        ax.annotate(text.replace('-', '−'), (1.02, i), xycoords=('axes fraction','data'),
                     va='center', size=8, annotation_clip=False)
     ax.grid(axis='x', alpha=.3)
 

@@ -12,7 +12,8 @@ examples. Their heads are trained all at once."""
 # %% auto #0
 __all__ = ['METHODS', 'HEADS', 'LOGITS', 'PIECE', 'nothing', 'jittered', 'mixed', 'with_operator', 'with_analytic',
            'with_learned', 'Augment', 'training_set', 'Method', 'usual_methods', 'find_methods', 'method_groups',
-           'method_grids', 'on_pieces', 'solve_linear', 'Head', 'find_head', 'method_scores', 'fewshot', 'tune']
+           'method_grids', 'resamples', 'score_rows', 'on_pieces', 'solve_linear', 'Head', 'find_head', 'method_scores',
+           'fewshot', 'tune']
 
 # %% ../../nbs/fewshot/64_methods.ipynb #64a9ff81
 from collections.abc import Callable
@@ -25,9 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from ..core import InputError,label_op,name_all,progress,usable_device
+from ..store import digest
 from ..data.labels import balanced_rows,check_splits
-from ..evaluate.metrics import mean_ap
-from ..features.extract import FeatureTable
+from ..evaluate.metrics import average_precision,draw_counts,resampled_map
+from ..features.table import FeatureTable
 from ..features.heads import apply_heads,fit_heads
 from ..ops.kinds import set_ops,SetOps
 from laso.fewshot.support import (example_weights,support_sets,support_tasks,synthetic_pairs,
@@ -81,18 +83,22 @@ def training_set(real, made, weight):
 @dataclass
 class Method:
     "An entry of `METHODS`."
-    score:Callable # a function of a `Task` that returns scores, (n_query, n_way)
+    score:Callable|str # a function of a `Task` that returns scores, (n_query, n_way), or its place
     ops:bool=False # does it need learned operators?
     views:bool=False # does it need views of the images?
+    concepts:bool=False # does it need features of concepts that have names?
     default:bool=True # is it run if no methods are named?
     group:str='without operators' # for colours and tables
     grid:list=field(default_factory=list) # settings worth a try, functions like `score`
 
-    def __call__(self, t:Task) -> Tensor: return self.score(t)
-    def lacks(self, ops, views):
+    def __call__(self, t:Task) -> Tensor:
+        score = resolve_name(self.score) if isinstance(self.score, str) else self.score
+        return score(t)
+    def lacks(self, ops, views, concepts=None):
         "What it needs and there is not, in words."
         if self.ops and ops is None: return 'learned operators'
         if self.views and views is None: return 'views of the support sets'
+        if self.concepts and concepts is None: return 'features of concepts that have names'
 
 # %% ../../nbs/fewshot/64_methods.ipynb #915ebd24
 METHODS = dict(none=Method(Augment(nothing)), jitter=Method(Augment(jittered), views=True),
@@ -125,6 +131,10 @@ METHODS['ensemble'] = Method(Ensemble(
     [CosineSoftmax(.06, near=1.), LabelPropagation(10, .95), LabelPropagation(30, .95),
      Stack(common=4.), Stack(common=4., power=.5)], [1, 2, 2, 2, 1]), default=False)
 
+# %% ../../nbs/fewshot/64_methods.ipynb #604cb7e2
+METHODS['names'] = Method('laso.fewshot.names:NAMES', concepts=True, default=False,
+                          group='using names')
+
 # %% ../../nbs/fewshot/64_methods.ipynb #dfa70d3b
 def usual_methods(
     ops:SetOps|None=None, # what there is of operators
@@ -137,6 +147,7 @@ def find_methods(
     methods:list|dict|None, # names in `METHODS`, or name -> `Method` or function; None: the usual
     ops:SetOps|None, # what there is of operators
     views:Views|None, # what there is of views
+    concepts:list|None=None, # names of concepts of which there are features
 ) -> dict: # name -> `Method`
     "The methods to run."
     if methods is None: methods = usual_methods(ops, views)
@@ -147,7 +158,7 @@ def find_methods(
         methods = {k: METHODS[k] for k in methods}
     methods = {k: m if isinstance(m, Method) else Method(m) for k,m in methods.items()}
     for k,m in methods.items():
-        if lack := m.lacks(ops, views):
+        if lack := m.lacks(ops, views, concepts):
             raise InputError(f"expected {lack} for the method {k}, found none; "
                              "give them, or leave it out")
     return methods
@@ -162,6 +173,30 @@ def method_grids(
 ) -> dict: # name -> settings worth a try
     "Methods of which a setting can be chosen."
     return {k: m.grid for k,m in METHODS.items() if m.grid and ops in (None, m.ops)}
+
+# %% ../../nbs/fewshot/64_methods.ipynb #df0010ac
+def resamples(
+    table:FeatureTable, # features with labels and splits
+    rows:Tensor, # of the table, that are scored
+    n_boot:int=500, # resamples
+) -> np.ndarray: # how often each row counts in each, (n, n_boot)
+    "Resamples of the images; the same ones for the same labels."
+    images,at = rows.unique(return_inverse=True)
+    seed = int(digest(table.novel_labels[images].cpu()), 16)
+    counts = draw_counts(len(images), n_boot, seed)
+    return counts if torch.equal(images, rows) else counts[at]
+
+def score_rows(
+    scores:Tensor, # of several heads or methods, (n_heads, n, n_way)
+    y:Tensor, # labels in {0,1}, (n, n_way)
+    counts:np.ndarray|None=None, # of `resamples`, (n, n_boot); None for none
+) -> list: # of dict(map), with `ap` (n_way,) and `boot` (n_boot,) if there are resamples
+    "mAP of each head, of its classes, and under each resample of the images."
+    ap = average_precision(scores, y)
+    res = [dict(map=v) for v in ap.nanmean(-1).tolist()]
+    if counts is None: return res
+    boot = resampled_map(scores, y, counts)
+    return [o | dict(boot=b, ap=a) for o,b,a in zip(res, boot, ap.cpu().numpy())]
 
 # %% ../../nbs/fewshot/64_methods.ipynb #0a2e884d
 def on_pieces(
@@ -207,17 +242,17 @@ def find_head(
 # %% ../../nbs/fewshot/64_methods.ipynb #87028830
 LOGITS,PIECE = 2**26,2**13   # logits that are kept at a time, and images that are read at a time
 
-def _solve(tasks, methods, solve, most, y, device):
-    "mAP of methods with a maker: (number of the task, method) -> mAP."
+def _solve(tasks, methods, solve, most, y, counts, device):
+    "Scores of methods with a maker: (number of the task, method) -> as of `score_rows`."
     shots,res = sorted({t.support.shot for t in tasks}),{}
     # sets of one number of shots are of about the same size, and so is what a method makes of them
     jobs = [(i, k) for s in shots for k in methods
             for i,t in enumerate(tasks) if t.support.shot == s]
-    n = max(1, min(most, LOGITS//y.numel()))
+    n,y = max(1, min(most, LOGITS//y.numel())),y.to(device)
     for part in (jobs[j:j+n] for j in range(0, len(jobs), n)):
         real = [_on(device, tasks[i].x, tasks[i].y) for i,_ in part]
         made = [_on(device, *methods[k].score.make(tasks[i])) for i,k in part]
-        res |= zip(part, mean_ap(solve(real, made), y).tolist())
+        res |= zip(part, score_rows(solve(real, made), y, counts))
     return res
 
 def _on(device, *tensors): return tuple(o.to(device) for o in tensors)
@@ -242,11 +277,11 @@ def _scores(method, t, name):
                          f"got {tuple(scores.shape)}")
     return scores
 
-def _call(tasks, methods, y, show):
-    "mAP of methods that are called one by one: (number of the task, method) -> mAP."
+def _call(tasks, methods, y, counts, show):
+    "Scores of methods that are called: (number of the task, method) -> as of `score_rows`."
     res = {}
     for i,(_,scores) in enumerate(method_scores(tasks, methods, show=show)):
-        res |= {(i, k): v for k,v in zip(methods, mean_ap(scores, y).tolist())}
+        res |= zip([(i, k) for k in methods], score_rows(scores, y, counts))
     return res
 
 # %% ../../nbs/fewshot/64_methods.ipynb #5bb14256
@@ -279,33 +314,35 @@ def fewshot(
     head:str='linear', # one of `HEADS`; the authors' perceptron takes a thousand times as long
     h:int=2048, # hidden width of the perceptron
     balanced:bool=False, # score on images resampled so that novel classes are equally frequent
+    n_boot:int=500, # resamples of the images, for intervals; 0 for none
     device:str|None=None, # where heads are trained: cpu or cuda; by default cuda where there is one
     show:bool|None=None, # a progress bar; by default only in a terminal
-) -> list: # of dict(shot, episode, method, map)
+) -> list: # of dict(shot, episode, method, map), with boot and ap as of `score_rows`
     "mAP of every method on every support set, on the validation images."
     solver = find_head(head)
     check_splits(table)
     sets = support_sets(table) if sets is None else sets
     _check_sets(table, sets, views)
-    methods,rows = find_methods(methods, ops, views),table.valid_ids
+    methods,rows = find_methods(methods, ops, views, table.concepts),table.valid_ids
     if balanced:
         rows = rows[balanced_rows(table.novel_labels[rows], rng=np.random.default_rng(0))]
     tasks = support_tasks(table, sets, ops=ops, views=views, rows=rows, n_synth=n_synth)
-    maps = _maps(tasks, methods, table, rows, usable_device(device), show,
-                 solver, dict(l2=l2, weight=weight, h=h))
-    return [dict(shot=t.support.shot, episode=t.support.episode, method=k, map=maps[i,k])
+    counts = resamples(table, rows, n_boot) if n_boot else None
+    scores = _scored(tasks, methods, table, rows, counts, usable_device(device), show,
+                     solver, dict(l2=l2, weight=weight, h=h))
+    return [dict(shot=t.support.shot, episode=t.support.episode, method=k, **scores[i,k])
             for i,t in enumerate(tasks) for k in methods]
 
 # %% ../../nbs/fewshot/64_methods.ipynb #d22f4876
-def _maps(tasks, methods, table, rows, device, show, solver, options):
-    "mAP of all methods: (number of the task, method) -> mAP."
+def _scored(tasks, methods, table, rows, counts, device, show, solver, options):
+    "Scores of all methods: (number of the task, method) -> as of `score_rows`."
     made = {k: m for k,m in methods.items() if isinstance(m.score, Augment)}
     rest = {k: m for k,m in methods.items() if k not in made}
     def pieces(): return (table.features(r).to(device) for r in rows.split(PIECE))
     solve = partial(solver.solve, pieces=pieces, **{k: options[k] for k in solver.options})
     y = table.novel_labels[rows]
-    maps = _solve(tasks, made, solve, solver.most, y.to(device), device)
-    return maps | (_call(tasks, rest, y, show) if rest else {})
+    res = _solve(tasks, made, solve, solver.most, y, counts, device)
+    return res | (_call(tasks, rest, y, counts, show) if rest else {})
 
 # %% ../../nbs/fewshot/64_methods.ipynb #60fe2167
 def tune(
@@ -318,6 +355,6 @@ def tune(
     grids,rows = method_grids(ops=False) if grids is None else grids,[]
     for t in tables:
         sets = support_sets(t, n_shots=n_shots, n_eps=n_eps)
-        rows += fewshot(t, sets=sets, methods=all_settings(grids))
+        rows += fewshot(t, sets=sets, methods=all_settings(grids), n_boot=0)
     for r in rows: r['method'],r['setting'] = r['method']
     return best_settings(rows, grids)

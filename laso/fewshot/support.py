@@ -21,7 +21,7 @@ from torch import nn,Tensor
 from ..core import InputError,label_op,name_all
 from ..data.labels import LabelTable
 from ..evaluate.retrieval import nearest
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 
 # %% ../../nbs/fewshot/60_support.ipynb #713d94a7
 @dataclass
@@ -173,9 +173,10 @@ class Vectors(Kept):
     def __init__(self,
         x:Tensor|Callable, # features (n, d), or what reads them when they are first needed
         pool:Pool, # whose mean and neighbours count
+        rows:Tensor|None=None, # of the pool's table, (n,), where the features are some of its own
     ):
         super().__init__()
-        self.read,self.pool = x if callable(x) else lambda: x,pool
+        self.read,self.pool,self.rows = x if callable(x) else lambda: x,pool,rows
 
     @property
     def x(self): return self.once('x', self.read)
@@ -251,7 +252,7 @@ def support_tasks(
 ) -> list: # of `Task`
     "A task of each support set. They share the pool, and the features that are to be scored."
     rows,pool = table.valid_ids if rows is None else rows,Pool(table)
-    queries,tasks = Vectors(lambda: table.features(rows), pool),[]
+    queries,tasks = Vectors(lambda: table.features(rows), pool, rows),[]
     for i,s in enumerate(sets):
         examples = Vectors(table.features(s.rows), pool)
         at = pool.positions(s.rows) if torch.isin(s.rows, pool.rows).all() else None

@@ -105,7 +105,7 @@ def fewshot_rates(
 ) -> pd.DataFrame: # seconds for all heads
     "Seconds of the few-shot benchmark with one shot, together and one after another."
     table,ops,views,sets = _fewshot_job(n, d, n_sets, labels)
-    def together(): return fewshot(table, ops, views, sets=sets, device=device)
+    def together(): return fewshot(table, ops, views, sets=sets, n_boot=0, device=device)
     got,start = together(),time.perf_counter()
     want = fewshot_one_by_one(table, ops, views, sets, n_plain)
     apart = (time.perf_counter()-start)/n_plain*len(got)
@@ -183,12 +183,14 @@ def many_sets(
     methods:tuple=('none', 'analytic-union'), # that are compared
     device:str='cpu', # cpu or cuda
 ) -> pd.DataFrame: # sets, heads, seconds, mb, half (of the difference's interval, in percent)
-    "Seconds, memory and the width of the 95 % interval for numbers of support sets."
+    "Seconds, memory and the width of the 95 % interval over sets for numbers of support sets."
     table,res = random_table(n, d, labels=labels),[]
     for k in n_sets:
         sets,rows = support_sets(table, n_shots=(1,), n_eps=k),[]
-        def run(): rows.extend(fewshot(table, sets=sets, methods=list(methods), device=device))
+        def run(): rows.extend(fewshot(table, sets=sets, methods=list(methods), n_boot=0,
+                                   device=device))
         spent = cost(run)
-        half = fewshot_table(rows).set_index('method').diff_half[methods[1]]*100
+        of = fewshot_table(rows).set_index('method').loc[methods[1]]
+        half = 50*(of.diff_high-of.diff_low)
         res.append(dict(sets=k, heads=len(rows), **spent, half=half))
     return pd.DataFrame(res)

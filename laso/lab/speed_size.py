@@ -36,7 +36,7 @@ def _jobs(table, n_sets):
         'draw 1,000 pairs': lambda: draw_pairs(table.labels, 1000, rng=np.random.default_rng(0)),
         'fit the classifier': lambda: fit_linear(table.x, table.labels, l2=.3, max_iter=20),
         'average precision': lambda: mean_ap(table.labels + torch.rand(()), table.labels),
-        'few-shot, 2 methods': lambda: fewshot(table, ops, sets=sets, methods=methods),
+        'few-shot, 2 methods': lambda: fewshot(table, ops, sets=sets, methods=methods, n_boot=0),
         'search, 256 queries': lambda: nearest(table.x[:256], table.x, 5)}
 
 SIZES = dict(images=(1000, 10_000, 100_000, 1_000_000), classes=(16, 100, 1000, 10_000),
@@ -117,7 +117,8 @@ def _large_jobs(table):
         return _score(table, learn.model.classifier.cpu())
     def search(): nearest(table.x[:256], table.x, 5)
     def bench():
-        fewshot(table, ops[0], sets=support_sets(table, n_shots=(1,), n_eps=5), device='cpu')
+        sets = support_sets(table, n_shots=(1,), n_eps=5)
+        fewshot(table, ops[0], sets=sets, n_boot=0, device='cpu')
     return {'classifier fitted on 2,048 rows': lambda: _classify(table, rows[:2**11]),
             'classifier fitted on 8,192 rows': lambda: _classify(table, rows[:2**13]),
             'train operators, 32,768 rows': train, 'search, 256 queries': search,

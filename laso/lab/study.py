@@ -9,7 +9,7 @@ looked at once (`operator_rows`, `fewshot_rows`)."""
 
 # %% auto #0
 __all__ = ['KNOWS', 'choose', 'pair_counts', 'operator_rows', 'operator_table', 'fewshot_rows', 'try_settings', 'rivals', 'study',
-           'method_table', 'study_tables', 'study_plot']
+           'read_fewshot', 'method_table', 'study_tables', 'study_plot']
 
 # %% ../../nbs/lab/95_study.ipynb #cf2d23e4
 from dataclasses import replace
@@ -22,7 +22,7 @@ from ..core import InputError,label_op,OPS
 from ..data.labels import pseudo_novel
 from ..evaluate.metrics import mean_ap
 from ..evaluate.plots import NotebookFigure,own_settings
-from ..evaluate.statistics import fewshot_table,paired_ci
+from ..evaluate.statistics import fewshot_table,paired_ci,SETS
 from ..features.extract import FeatureTable
 from ..ops.logic import fuzzy
 from ..ops.kinds import set_ops,SetOps
@@ -31,10 +31,12 @@ from ..train.recipes import best_blends,blend_scores,train_ops,usual_blends
 from ..fewshot.support import support_sets,support_tasks
 from ..fewshot.views import Views
 from ..fewshot.ensemble import all_settings,best_settings,Library
-from ..fewshot.methods import fewshot,METHODS,method_grids,method_scores
+from laso.fewshot.methods import (fewshot,METHODS,method_grids,method_scores,resamples,
+    score_rows)
 from ..fewshot.written import ensemble,single,written
-from ..bench.output import own_files,write_csv,write_json
-from ..bench.results import percent
+from ..bench.output import (identity,own_files,plain,read_csv,read_resampled,write_csv,
+    write_json,write_resampled)
+from ..bench.results import between,percent
 from ..bench.parts import Parts
 
 # %% ../../nbs/lab/95_study.ipynb #b3e0a001
@@ -144,22 +146,32 @@ def fewshot_rows(
     chosen:dict, # what `choose` returned, or read from JSON
     *, n_eps:int=100, # support sets for each number of shots
     seed:int=0, # of the support sets
+    n_boot:int=500, # resamples of the images, for intervals; 0 for none
     views:Views|None=None, # of these support sets, for augmented and mixed images
     parts:Parts|None=None, # that are finished
-) -> list: # of dict(shot, episode, method, map), means over the seeds of training
+) -> list: # of dict(shot, episode, method, map, boot, ap), means over the seeds of training
     "mAP of all methods on the same support sets."
-    res,every,y = [],single(chosen['single']),table.novel_labels[table.valid_ids]
+    res,every,va = [],single(chosen['single']),table.valid_ids
+    scored = table.novel_labels[va],resamples(table, va, n_boot) if n_boot else None
     for shot,both in chosen['ensembles'].items():
-        def rows(): return _of_shot(table, ops, every, both, int(shot), n_eps, seed, y)
-        res += parts.json(f'shot-{int(shot)}', rows) if parts else rows()
+        def rows(): return _of_shot(table, ops, every, both, int(shot), n_eps, seed, scored)
+        res += parts.rows(f'shot-{int(shot)}', rows) if parts else rows()
     if views:
         sets = views.support_sets()
-        res += fewshot(table, views=views, sets=sets, methods=['jitter', 'mixup'])
-    means = pd.DataFrame(res).groupby(['shot', 'episode', 'method'], sort=False)['map'].mean()
-    return means.reset_index().to_dict('records')
+        res += fewshot(table, views=views, sets=sets, methods=['jitter', 'mixup'], n_boot=n_boot)
+    return _means(res)
+
+def _means(rows):
+    "Means of the rows with the same support set and method."
+    groups,keys = {},('shot', 'episode', 'method')
+    for r in rows: groups.setdefault(tuple(r[k] for k in keys), []).append(r)
+    def mean(rs, k): return np.mean([r[k] for r in rs], 0)
+    return [dict(zip(keys, g), map=float(mean(rs, 'map')),
+                 **{k: mean(rs, k) for k in ('boot', 'ap') if k in rs[0]})
+            for g,rs in groups.items()]
 
 # %% ../../nbs/lab/95_study.ipynb #75d9cc67
-def _of_shot(table, ops, every, both, shot, n_eps, seed, y):
+def _of_shot(table, ops, every, both, shot, n_eps, seed, scored):
     "What `fewshot_rows` returns, for one number of shots and each seed of training."
     res,blends = [],set_ops('blend', table.width).eval()
     plain = dict(none=METHODS['none'], **{k: m for k,m in every.items() if not METHODS[k].ops})
@@ -171,14 +183,14 @@ def _of_shot(table, ops, every, both, shot, n_eps, seed, y):
     sets = support_sets(table, n_shots=(shot,), n_eps=n_eps, seed=seed)
     for t in support_tasks(table, sets):
         t = t.fresh()
-        res += [r for methods,o in runs for r in _rows(replace(t, ops=o), methods, y)]
+        res += [r for methods,o in runs for r in _rows(replace(t, ops=o), methods, *scored)]
     return res
 
 # %% ../../nbs/lab/95_study.ipynb #3768c85d
-def _rows(task, methods, y):
+def _rows(task, methods, y, counts):
     s,scores = task.support,torch.stack([m(task) for m in methods.values()])
-    return [dict(shot=s.shot, episode=s.episode, method=m, map=a)
-            for m,a in zip(methods, mean_ap(scores, y).tolist())]
+    return [dict(shot=s.shot, episode=s.episode, method=m, **o)
+            for m,o in zip(methods, score_rows(scores, y, counts))]
 
 # %% ../../nbs/lab/95_study.ipynb #4037df89
 def try_settings(
@@ -187,7 +199,9 @@ def try_settings(
 ):
     "Refuse settings that can't be used on these features."
     blends = [set_ops('blend', table.width).eval()]
-    try: ok = all(0 <= r['map'] <= 1 for r in fewshot_rows(table, blends, chosen, n_eps=1))
+    try:
+        rows = fewshot_rows(table, blends, chosen, n_eps=1, n_boot=0)
+        ok = all(0 <= r['map'] <= 1 for r in rows)
     except InputError: raise
     except Exception: ok = False   # settings may come from anywhere
     if not ok:
@@ -216,6 +230,12 @@ def rivals(
             'adaptive': [SetOps(*(getattr(o, op).net for op in OPS)) for o in logic],
             'logic': logic}
 
+def _write(folder, operators, few, about):
+    "Tables of both comparisons, and what was kept of resampled images."
+    write_resampled(few, folder/'resampled.safetensors', about)
+    for k,df in dict(operators=operators, fewshot=pd.DataFrame(plain(few))).items():
+        write_csv(df, folder/f'{k}.csv', float_format='%.5f')
+
 def _same_sets(table, views, n_eps):
     "Are the views those of the support sets of a study?"
     a,b = views.support_sets(),support_sets(table, n_eps=n_eps)
@@ -224,11 +244,11 @@ def _same_sets(table, views, n_eps):
 # %% ../../nbs/lab/95_study.ipynb #5f170437
 def study(
     table:FeatureTable, # features with labels and splits
-    out:str|Path, # folder for settings.json, operators.csv and fewshot.csv
+    out:str|Path, # folder for settings.json, operators.csv, fewshot.csv and resampled.safetensors
     *, chosen:dict|None=None, # settings chosen elsewhere; by default on this table
     n_seeds:int=3, # of training
     n_eps:int=100, # support sets for each number of shots
-    n_boot:int=100, # replicates of the images
+    n_boot:int=100, # replicates of the images, for operators
     epochs:int=3, # of the operators
     views:Views|None=None, # for augmented and mixed images, if they are of the same support sets
     **kwargs, # options of `choose`
@@ -239,7 +259,8 @@ def study(
     tables = [t.fingerprint() for t in (table, *(kwargs.get('splits') or ()))]
     about = {k: v for k,v in kwargs.items() if k != 'splits'}
     parts = Parts(tables, about, n_seeds, n_eps, n_boot, epochs, chosen, views and vars(views))
-    with own_files(out, 'settings.json', 'operators.csv', 'fewshot.csv') as new:
+    names = 'settings.json', 'operators.csv', 'fewshot.csv', 'resampled.safetensors'
+    with own_files(out, *names) as new:
         if not elsewhere:
             def make(): return choose(table, epochs=epochs, parts=parts, **kwargs)
             chosen = parts.json('settings', make)
@@ -249,9 +270,17 @@ def study(
         rows = parts.json('operators', lambda: operator_rows(table, ops, n_boot=n_boot))
         few = fewshot_rows(table, ops['logic'], chosen, n_eps=n_eps, views=views, parts=parts)
         dfs = dict(operators=pd.DataFrame(rows), fewshot=pd.DataFrame(few))
-        for k,df in dfs.items(): write_csv(df, new/f'{k}.csv', float_format='%.5f')
+        _write(new, dfs['operators'], few, identity(table, []))
     parts.remove()
     return tuple(dfs.values())
+
+# %% ../../nbs/lab/95_study.ipynb #de4995f7
+def read_fewshot(
+    folder:str|Path, # that `study` wrote
+) -> list: # of dict, as of `fewshot_rows`
+    "The few-shot rows of a study, with what was kept of resampled images."
+    rows = read_csv(Path(folder)/'fewshot.csv').to_dict('records')
+    return read_resampled(rows, Path(folder)/'resampled.safetensors')[0]
 
 # %% ../../nbs/lab/95_study.ipynb #7be01a21
 def method_table(
@@ -262,19 +291,19 @@ def method_table(
     rows = pd.DataFrame(rows).to_dict('records')
     table,cols = fewshot_table(rows, name, tests=True),{}
     for shot,g in table.groupby('shot'):
-        g = g.set_index('method').sort_values('map', ascending=False)
+        note,g = f', {SETS}'*(SETS in set(g.over)),g.set_index('method')
+        g = g.sort_values('map', ascending=False)
         rest = g.drop(index=name)
-        ahead = [percent(0-d, h, digits=2, sign=True) for d,h in zip(rest['diff'], rest.diff_half)]
+        ends = zip(*(0-rest[k] for k in ('diff', 'diff_high', 'diff_low')))
+        ahead = [between(*o, digits=2, sign=True) for o in ends]
         cols[f'{shot} shot'] = g['map'].map(percent)
-        cols[f'{shot} shot: {name} − it'] = pd.Series(ahead, rest.index)
+        cols[f'{shot} shot: {name} − it{note}'] = pd.Series(ahead, rest.index)
         cols[f'{shot} shot: p'] = rest.p_holm.map('{:.2g}'.format)
     first = next(iter(cols.values())).index
     return pd.DataFrame(cols).reindex(first).rename_axis('method').fillna('')
 
 # %% ../../nbs/lab/95_study.ipynb #70c958c4
-def _cell(r, digits):
-    low,high = (percent(o, digits=digits, sign=True) for o in (r.low, r.high))
-    return f"{percent(r['diff'], digits=digits, sign=True)} ({low} to {high})"
+def _cell(r, digits): return between(r['diff'], r.low, r.high, digits=digits, sign=True)
 
 def study_tables(
     ops:pd.DataFrame, # of `operator_rows`

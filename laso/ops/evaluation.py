@@ -14,7 +14,7 @@ __all__ = ['EXPRESSIONS', 'class_columns', 'evaluation_heads', 'untouched', 'eva
            'evaluate_expressions']
 
 # %% ../../nbs/ops/43_evaluation.ipynb #0ed12582
-import ast
+import ast,warnings
 from contextlib import nullcontext,suppress
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ..core import InputError,label_op,OPS
 from ..data.labels import check_splits,draw_pairs
 from ..evaluate.metrics import average_precision,decision_scores,mean_ap
 from ..evaluate.retrieval import retrieval_iou
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..features.heads import fit_linear
 from .kinds import Features,SetOps
 
@@ -147,28 +147,42 @@ class Expression:
     def __init__(self,
         text:str, # such as 'x - (y & z)'
         most:int=20, # names that it may have
+        *, least:int=2, # names that it has to have
     ):
-        try: self.tree = ast.parse(text.strip(), mode='eval').body
-        except (SyntaxError, ValueError, MemoryError, RecursionError): self._refuse(text)
+        self.text,self.least,self.most = text,least,most
+        try: self.tree = _parse(text.strip())
+        except (SyntaxError, ValueError, MemoryError, RecursionError): self._refuse()
         nodes = [n for n in ast.walk(self.tree) if not isinstance(n, (ast.Load, *_APPLY))]
-        if not 2 <= len(nodes) <= 2*most or not all(map(_allowed, nodes)): self._refuse(text)
-        names = sorted(n.id for n in nodes if isinstance(n, ast.Name))
-        self.text,self.names = text,list(dict.fromkeys(names))
+        if not 2*least-1 <= len(nodes) < 2*most or not all(map(_allowed, nodes)): self._refuse()
+        self.names = sorted({_name(n) for n in nodes} - {None})
 
-    def _refuse(self, text):
+    def _refuse(self):
         raise InputError("expected an expression of names with |, & and - such as x - (y & z), "
-                         f"found {text[:80]!r}; use 2 to 20 names and no spaces in them") from None
+                         f"found {self.text[:80]!r}; use {self.least} to {self.most} names, in "
+                         "quotes where they have spaces or signs") from None
 
-    def __call__(self, **values):
+    def __call__(self, /, **values):
         "The value of the expression for these values of its names."
         def value(n):
-            if isinstance(n, ast.Name): return values[n.id]
-            return _APPLY[type(n.op)](value(n.left), value(n.right))
+            if isinstance(n, ast.BinOp): return _APPLY[type(n.op)](value(n.left), value(n.right))
+            return values[_name(n)]
         return value(self.tree)
 
     def __repr__(self): return f'Expression({self.text!r})'
 
-def _allowed(n): return isinstance(n, ast.Name) or isinstance(n, ast.BinOp) and type(n.op) in _APPLY
+# %% ../../nbs/ops/43_evaluation.ipynb #b59df3ad
+def _parse(text):
+    with warnings.catch_warnings():   # of Python, about a backslash in quotes
+        warnings.simplefilter('ignore')
+        return ast.parse(text, mode='eval').body
+
+def _name(n):
+    "The name that a node stands for, if it is one."
+    if isinstance(n, ast.Name): return n.id
+    if isinstance(n, ast.Constant) and isinstance(n.value, str): return n.value
+
+def _allowed(n):
+    return isinstance(n, ast.BinOp) and type(n.op) in _APPLY or bool(_name(n))
 
 # %% ../../nbs/ops/43_evaluation.ipynb #9c6adf1f
 class _Sets(Features):

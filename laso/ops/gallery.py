@@ -21,8 +21,9 @@ from ..data.folder import ImageSet
 from ..evaluate.metrics import label_iou
 from ..evaluate.retrieval import nearest
 from ..evaluate.plots import NotebookFigure,own_settings
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from .kinds import Features,SetOps
+from .words import read_words,SIGNS
 
 # %% ../../nbs/ops/45_gallery.ipynb #4a7f7c0e
 @lru_cache(maxsize=10000)
@@ -64,14 +65,23 @@ def fit_names(
         if len(lines) <= n_lines: break
     return '\n'.join(lines)
 
-# %% ../../nbs/ops/45_gallery.ipynb #4b638cb5
+# %% ../../nbs/ops/45_gallery.ipynb #3ef1438c
 _SIDE,_GAP,_SPACE,_HEAD,_FOOT,_EDGE = 1.4,.08,.2,.55,.6,.1 # inches
-_LINE = _HEAD+_SIDE+_FOOT
+_ROW = .135 # a line of text
 _SIZE = 8 # points
 
+def _group(n): return n*_SIDE + (n-1)*_GAP
+
+# %% ../../nbs/ops/45_gallery.ipynb #4b638cb5
 class _Sheet:
     "A figure whose places are inches from its upper left corner."
-    def __init__(self, w, h): self.w,self.h,self.fig = w,h,NotebookFigure(figsize=(w, h))
+    def __init__(self, w, n, words):
+        self.head = _HEAD+_ROW*words
+        self.line = self.head+_SIDE+_FOOT
+        self.w,self.h = w,n*self.line+2*_EDGE
+        self.fig = NotebookFigure(figsize=(self.w, self.h))
+
+    def top(self, i): return _EDGE+self.head+i*self.line
 
     def text(self, x, y, s, **kwargs):
         look = dict(size=_SIZE, va='top', parse_math=False, linespacing=1.1)
@@ -85,13 +95,16 @@ class _Sheet:
         ax.spines[:].set(color=colour, linestyle=ls, linewidth=lw)
         return ax
 
-    def heading(self, x, y, title, wanted, n):
-        "A title and a label set above `n` images, the upper edge of which is at `y`."
+    def heading(self, x, y, title, wanted, n, words=None):
+        "A title, words and a label set above `n` images, the upper edge of which is at `y`."
         fit = fit_names(wanted, width=_group(n), size=_SIZE) if wanted is not None else ''
         if fit: self.text(x, y-.05, fit, va='bottom')
-        self.text(x, y-.07-.135*len(fit.splitlines()), title, va='bottom', weight='bold')
-
-def _group(n): return n*_SIDE + (n-1)*_GAP
+        up = y-.07-_ROW*len(fit.splitlines())
+        if words is not None:
+            said = fit_names(words, width=_group(n), n_lines=1, size=_SIZE)
+            self.text(x, up+.02, said, va='bottom', style='italic')
+            up -= _ROW
+        self.text(x, up, title, va='bottom', weight='bold')
 
 # %% ../../nbs/ops/45_gallery.ipynb #cb81af1a
 def _match(iou):
@@ -141,6 +154,13 @@ def _apply(ops, op, fx, fy):
     try: return ops.eval()(op, fx.to(dev), fy.to(dev)).cpu()
     finally: ops.train(was)
 
+def _words(table, x):
+    "The words of each row of features, or None for each."
+    read = read_words(table)
+    return [None]*len(x) if read is None else read(x)
+
+def _has(words): return words[0] is not None
+
 # %% ../../nbs/ops/45_gallery.ipynb #b98e196b
 def _check_pairs(pairs, n):
     pairs = torch.as_tensor(pairs).long()
@@ -152,8 +172,6 @@ def _check_pairs(pairs, n):
     return pairs
 
 # %% ../../nbs/ops/45_gallery.ipynb #1d6150aa
-_SIGNS = dict(zip(OPS, '∪∩∖'))
-
 @own_settings()
 def gallery(
     table:FeatureTable, # features and labels of `images`
@@ -171,14 +189,16 @@ def gallery(
     outputs = {op: _apply(ops, op, table.features(x), table.features(y)) for op in OPS}
     found = {op: _find(out, ops, table, rows, k, pairs) for op,out in outputs.items()}
     wanted = {op: label_op(op, labels[x], labels[y]) for op in OPS}
-    sheet = _Sheet(2*_EDGE+_group(2)+3*(_SPACE+_group(k)), len(pairs)*_LINE+2*_EDGE)
+    words = {op: _words(table, out) for op,out in outputs.items()}
+    sheet = _Sheet(2*_EDGE+_group(2)+3*(_SPACE+_group(k)), len(pairs), _has(words['union']))
     for i,pair in enumerate(pairs):
-        left,top = _EDGE, _EDGE+_HEAD+i*_LINE
+        left,top = _EDGE,sheet.top(i)
         for j,name in enumerate('xy'): sheet.heading(left+j*(_SIDE+_GAP), top, name, None, 1)
         _hits(sheet, left, top, images, pair, None, labels, vocab)
         for j,op in enumerate(OPS):
             at = left+_group(2)+_SPACE+j*(_group(k)+_SPACE)
-            sheet.heading(at, top, f'{op}  x {_SIGNS[op]} y', label_names(wanted[op][i], vocab), k)
+            sheet.heading(at, top, f'{op}  x {SIGNS[op]} y', label_names(wanted[op][i], vocab), k,
+                          words[op][i])
             _hits(sheet, at, top, images, found[op][i], wanted[op][i], labels, vocab)
     return sheet.fig
 
@@ -198,12 +218,13 @@ def show_nearest(
     if not n: raise ValueError("expected features of one row at least, got none")
     if exclude is not None: exclude = torch.as_tensor(exclude).long().expand(n, -1)
     found = _find(features.x.detach(), features.ops, table, rows, k, exclude)
-    sheet = _Sheet(2*_EDGE+_group(k), n*_LINE+2*_EDGE)
+    words = _words(table, features.x)
+    sheet = _Sheet(2*_EDGE+_group(k), n, _has(words))
     for i,ids in enumerate(found):
-        top,wanted = _EDGE+_HEAD+i*_LINE,None
+        top,wanted = sheet.top(i),None
         if features.labels is not None: wanted = features.labels[i].cpu()
         title = 'nearest images' if wanted is None else 'wanted'
         names = None if wanted is None else label_names(wanted, vocab)
-        sheet.heading(_EDGE, top, title, names, k)
+        sheet.heading(_EDGE, top, title, names, k, words[i])
         _hits(sheet, _EDGE, top, images, ids, wanted, labels, vocab)
     return sheet.fig

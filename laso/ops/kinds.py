@@ -122,11 +122,13 @@ def save(self:SetOps,
     weights = {k: v.contiguous().cpu().clone() for k,v in self.state_dict().items()}
     with together(path, 'operators.json') as new:
         save_file(weights, new/'operators.safetensors', dict(features=features))
-        about = dict(self.config, digest=digest(weights))
+        about = dict(self.config, digest=_digest(weights, self.config))
         (new/'operators.json').write_text(json.dumps(about, indent=1))
 
+def _digest(weights, config): return digest(weights, json.dumps(config))
+
 # %% ../../nbs/ops/42_kinds.ipynb #ca852dbe
-MOST = dict(d=2**16, h=2**16, n_blocks=64, k=2**16, n_dirs=2**16, knots=2**10)   # of each option
+MOST = dict(d=2**16, h=2**16, n_blocks=64, k=2**16, n_dirs=2**16, knots=2**10, each=2**10)
 FORMER = dict(matched='rescale', member='blend')   # names of options in files of version 0.1.0
 
 def ops_from(
@@ -138,7 +140,7 @@ def ops_from(
     config = {FORMER.get(k, k): v for k,v in config.items()}
     for k,most in MOST.items():
         v = config.get(k)
-        if v is not None and not (isinstance(v, int) and (k == 'k' or v) and 0 <= v <= most):
+        if v is not None and not (isinstance(v, int) and (k in ('k', 'each') or v) and 0 <= v <= most):
             raise ValueError(f'{k} {v!r} where 1 to {most} can be')
     return fill(partial(set_ops, **config), tensors)
 
@@ -154,7 +156,7 @@ def _read_ops(path):
     try:
         tensors,texts = read_tensors(path/'operators.safetensors')
         about = dict(read_json(path/'operators.json', 2**20))
-        if about.pop('digest', None) not in (None, digest(tensors)): raise ValueError('other bytes')
+        if about.pop('digest', None) not in (None, _digest(tensors, about)): raise ValueError
         return ops_from(about, tensors),texts.get('features')
     except (ValueError, TypeError, RuntimeError, KeyError):
         raise InputError(f"expected operators.json and operators.safetensors in {path} to hold "
@@ -183,18 +185,24 @@ class Features:
         x:Tensor, # features, (bs, d)
         ops:SetOps, # the operators to use
         labels:Tensor|None=None, # multi-hot labels, (bs, n_lbl)
-    ): self.x,self.ops,self.labels = x,ops,labels
+        words:Callable|None=None, # what reads features: (bs, d) -> a list of words for each
+    ): self.x,self.ops,self.labels,self.words = x,ops,labels,words
 
     def apply(self, op, other):
         "The features, and labels if both have them, of the operation named `op`."
         known = self.labels is not None and other.labels is not None
         labels = label_op(op, self.labels, other.labels) if known else None
-        return Features(self.ops(op, self.x, other.x), self.ops, labels)
+        return Features(self.ops(op, self.x, other.x), self.ops, labels, self.words)
 
     def __or__(self, other):  return self.apply('union', other)
     def __and__(self, other): return self.apply('intersection', other)
     def __sub__(self, other): return self.apply('subtraction', other)
     def __len__(self): return len(self.x)
     def __getitem__(self, i):
-        return Features(self.x[i], self.ops, None if self.labels is None else self.labels[i])
-    def __repr__(self): return f'Features{tuple(self.x.shape)}'
+        labels = None if self.labels is None else self.labels[i]
+        return Features(self.x[i], self.ops, labels, self.words)
+    def __repr__(self):
+        shape,x = tuple(self.x.shape),self.x.reshape(-1, self.x.shape[-1])
+        said = [', '.join(o) or '–' for o in self.words(x[:3])] if self.words else []
+        more = ['…']*(len(said) < len(x))
+        return f'Features{shape}' + (': ' + '; '.join(said+more) if said else '')

@@ -16,7 +16,7 @@ from pathlib import Path
 from unicodedata import category,normalize
 import numpy as np
 from PIL import Image
-from ..core import InputError,name_all,notify,QUOTED,split_names
+from ..core import InputError,name_all,notify,split_names,unquoted
 from ..store import digest
 from ..data.decode import name_unreadable,open_image,to_rgb,unreadable
 from ..data.labels import check_spaces
@@ -204,7 +204,7 @@ def _content(p):
 # %% ../../nbs/tag/80_images.ipynb #ba171ef0
 def _from_csv(folder):
     rows,cols = read_table(folder/'labels.csv', label_delim=' ')
-    bare = [re.sub(QUOTED, '', r['labels']) for r in rows]   # what is quoted is one name
+    bare = [unquoted(r['labels']) for r in rows]
     check_spaces(bare, [r['fname'] for r in rows], 'labels.csv')
     at = folder/images_folder(folder, [r['fname'] for r in rows])
     fnames = check_fnames(at, [r['fname'] for r in rows], 'labels.csv')

@@ -10,7 +10,7 @@ __all__ = ['SIZE', 'ARRAYS', 'SETTINGS', 'FewShotTagger', 'write_tags', 'scenes_
            'from_pretrained']
 
 # %% ../../nbs/tag/82_tagger.ipynb #3224ec7f
-import json,re,tempfile,threading
+import json,tempfile,threading
 from copy import copy
 from pathlib import Path
 from unicodedata import normalize
@@ -26,6 +26,7 @@ from ..data.scenes import scenes_folder
 from ..features.backbones import Backbone,backbone_digest,create_backbone,distinct_state
 from ..features.extract import extract,extract_images,transform_settings
 from ..ops.kinds import ops_from,SetOps
+from ..bench.output import write_csv
 from .head import TagHead
 from .images import check_tags,from_dls,ImageList,is_dls,is_tag,read_taught
 
@@ -126,15 +127,13 @@ def write_tags(
     "Write the columns fname, labels and one for each tag."
     import pandas as pd
     df = pd.DataFrame(probs.round(4), columns=[_column(t) for t in tags])
-    df.insert(0, 'fname', [_plain_name(str(f)) for f in files])
+    df.insert(0, 'fname', list(map(str, files)))
     df.insert(1, 'labels', [join_names(o) for o in chosen])
-    with atomic_path(path) as p: df.to_csv(p, index=False, errors='backslashreplace')
+    write_csv(df, path)
 
 def _column(tag):
-    ours = tag in ('fname', 'labels', 'is_valid')
-    return quote_name(tag, True) if ours or re.search(r'^["=+\-@]|\t', tag) else tag
-
-def _plain_name(file): return f'./{file}' if re.match(r'[=+\-@\t\r]', file) else file
+    ours = tag in ('fname', 'labels', 'is_valid') or tag.startswith('"')
+    return quote_name(tag, True) if ours else tag
 
 # %% ../../nbs/tag/82_tagger.ipynb #18af8f15
 @patch

@@ -96,7 +96,7 @@ class BackboneWithHead(nn.Module):
         self.frozen = _first_stages(backbone.body, freeze_stages)
         for m in self.frozen: m.requires_grad_(False)
 
-    def forward(self, x): return self.head(self.backbone(x))
+    def forward(self, x): return self.head(self.backbone.pooled(x))
 
     def train(self, mode=True):
         "As usual, except that frozen stages stay in evaluation mode."
@@ -148,7 +148,7 @@ def _learner(backbone, data, *, bs, wd, freeze_stages, drop_novel, num_workers):
     "A learner that trains `backbone` itself."
     dls = classifier_dls(data, backbone.size, bs, backbone.mean, backbone.std,
                          drop_novel=drop_novel, num_workers=num_workers)
-    head = nn.Linear(backbone.width, len(data.base_ids))
+    head = nn.Linear(backbone.blocks['pooled'], len(data.base_ids))
     return Learner(dls, BackboneWithHead(backbone, head, freeze_stages=freeze_stages),
         loss_func=nn.BCEWithLogitsLoss(), splitter=split_backbone, wd=wd, metrics=MeanAP(),
         opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, fused=True))
