@@ -18,7 +18,7 @@ setup(name=cfg['lib_name'],
       packages=find_packages(include=['laso', 'laso.*']),
       package_data={'laso': ['laso_episodes.json', 'py.typed']},
       install_requires=cfg['requirements'].split(),
-      extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'log', 'scale', 'text')},
+      extras_require={k: cfg[f'{k}_requirements'].split() for k in ('clip', 'dev', 'log', 'scale', 'text')},
       entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['laso = laso._modidx:d']},
       long_description=(here/'README.md').read_text(encoding='utf8'),
       long_description_content_type='text/markdown')

@@ -11,6 +11,7 @@ They are trained on classes with many images and applied to classes that they ha
 
 Modules:
 
+- `laso.bench.networks`: A backbone with its choice of blocks and its operators, read from a run, or from a file that may come from anyone
 - `laso.bench.output`: Which files in it are ours, so that nothing of anyone else's is replaced or removed
 - `laso.bench.results`: What a run leaves behind: a file of numbers, tables, one page that can be sent to others
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
@@ -36,6 +37,8 @@ Modules:
 - `laso.features.heads`: Many regularised linear classifiers at once, each at its exact optimum
 - `laso.features.maps`: Where in an image a concept lies
 - `laso.features.table`: A feature vector for each image, in named blocks, with labels and splits
+- `laso.features.text_heads`: A token head made of any words, for networks that were trained with texts
+- `laso.features.vocabulary`: Which concepts a word speaks of
 - `laso.fewshot.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.fewshot.ensemble`: Prototypes and heads that learn from what an operator makes of images that look alike, and ensembles of methods
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
@@ -45,7 +48,7 @@ Modules:
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
 - `laso.fewshot.written`: The settings of methods and ensembles in a file, which can be read elsewhere
 - `laso.interrupts`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
-- `laso.lab.ablation`: What each term of the loss is worth
+- `laso.lab.ablation`: What each term of the loss is worth, and what more images are worth to operators
 - `laso.lab.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
 - `laso.lab.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
 - `laso.lab.official`: Read the weights that the authors of the paper released, into the modules of this package

@@ -50,7 +50,7 @@ def explain(
         raise InputError(f"expected images for the names of {text!r}, found none for "
                          f"{', '.join(missing)}; choose one")
     given = {n: chosen[n] for n in e.names}
-    x = {n: o[None] if isinstance(o, Tensor) else table.x[[o]] for n,o in given.items()}
+    x = {n: o[None] if isinstance(o, Tensor) else table.features([o]) for n,o in given.items()}
     with torch.no_grad(): out = e(**{n: Features(v, ops.eval()) for n,v in x.items()}).x
     p = head(out)[0].sigmoid()
     found = {table.vocab[c]: p[c].item() for c in p.argsort(descending=True).tolist() if p[c] > .5}

@@ -34,6 +34,53 @@ def _redirected(log, f, args, kwargs):
     for stream in (1, 2): os.dup2(fd, stream)
     sys.exit(0 if f(*args, **kwargs) is not False else 1)
 
+@pytest.fixture(scope='session')
+def world(tmp_path_factory):
+    "Images of coloured squares as a data set, and some of them sorted into folders."
+    from forked import draw
+    path = tmp_path_factory.mktemp('world')
+    draw(path)
+    return path
+
+@pytest.fixture(scope='session')
+def servers(world):
+    "`servers(n)`: so many processes that run commands, side by side."
+    from forked import Server
+    made = []
+    def get(n):
+        if not made: made.append(Server(world))
+        while len(made) < n: made.append(made[0].twin(f'log{len(made)}.txt'))
+        return made[:n]
+    yield get
+    for s in reversed(made): s.close()
+
+@pytest.fixture(scope='session')
+def server(servers): return servers(1)[0]
+
+@pytest.fixture(scope='session')
+def reference(world, server):
+    "`reference(stage)`: a command undisturbed, once for all tests."
+    from forked import Reference
+    return cache(lambda stage: Reference(world, server, stage))
+
+@pytest.fixture(scope='session')
+def backbone():
+    "A backbone that is quick: random weights, images of 32 by 32."
+    import torch
+    from laso.features.backbones import create_backbone
+    torch.manual_seed(0)
+    return create_backbone('test_efficientnet', weights='random', size=32)
+
+@pytest.fixture
+def laso(monkeypatch, capsys):
+    "`laso(*args)`: the command in this process; its exit status and what it wrote to the two streams."
+    from laso import cli
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
+        with pytest.raises(SystemExit) as e: cli.main()
+        return e.value.code or 0,*capsys.readouterr()
+    return run
+
 @pytest.fixture
 def in_clean_process(tmp_path):
     "`run(f, *args, **kwargs)`: call a function of a test module in a process of its own; returns its exit status and what it wrote."

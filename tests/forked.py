@@ -1,5 +1,5 @@
 "The command in copies of one process that has imported everything, so that a run takes a second or two and can be stopped at will."
-import json, os, re, shutil, signal, subprocess, sys, time
+import copy, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, timm, torch
 from PIL import Image
@@ -25,28 +25,35 @@ SERVER = SMALL+"""
 import faulthandler, json, os, signal, sys
 import matplotlib.pyplot
 import laso.evaluate.plots, laso.lab.paper   # what a command would import when it needs it
-for line in sys.stdin:
-    job = json.loads(line)
-    pid = os.fork()
-    if not pid:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for fd in 1, 2: os.dup2(os.open(job['log'], os.O_WRONLY|os.O_CREAT|os.O_APPEND), fd)
-        os.environ.update(job['env'])
-        os.chdir(job['cwd'])
-        sys.argv = ['laso', *job['args']]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        faulthandler.dump_traceback_later(400, exit=True)   # a run that hangs says where
-        exec(job['before'])
-        try: laso.cli.main()
-        except SystemExit as e: status = e.code or 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            status = 1
-        sys.stdout.flush(); sys.stderr.flush()
-        os._exit(status)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+def work(job):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for fd in 1, 2: os.dup2(os.open(job['log'], os.O_WRONLY|os.O_CREAT|os.O_APPEND), fd)
+    os.environ.update(job['env'])
+    os.chdir(job['cwd'])
+    sys.argv = ['laso', *job['args']]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.dump_traceback_later(400, exit=True)   # a run that hangs says where
+    exec(job['before'], globals())
+    try: laso.cli.main()
+    except SystemExit as e: return e.code or 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        return 1
+
+def serve(jobs, said):
+    for line in jobs:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            if 'pipes' in job: serve(open(job['pipes'][0]), open(job['pipes'][1], 'w'))
+            status = 0 if 'pipes' in job else work(job)
+            sys.stdout.flush(); sys.stderr.flush()
+            os._exit(status)
+        print(pid, file=said, flush=True)
+        if 'pipes' not in job: print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=said, flush=True)
+
+serve(sys.stdin, sys.stdout)
 """
 
 class Server:
@@ -54,21 +61,31 @@ class Server:
     def __init__(self, folder, log='log.txt'):
         self.folder,self.log = Path(folder),Path(folder)/log
         env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='agg')
-        self.p = subprocess.Popen([sys.executable, '-c', SERVER], text=True, env=env, stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE)
+        p = subprocess.Popen([sys.executable, '-c', SERVER], text=True, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.jobs,self.said,self.wait = p.stdin,p.stdout,p.wait
+
+    def twin(self, log):
+        "Another one, at once: a copy of the process that has imported everything."
+        other = copy.copy(self)
+        other.log,other.wait = self.folder/log,lambda: None
+        pipes = [str(self.folder/f'{log}.{o}') for o in ('jobs', 'said')]
+        for o in pipes: os.mkfifo(o)
+        print(json.dumps(dict(pipes=pipes)), file=self.jobs, flush=True)
+        self.said.readline()
+        other.jobs,other.said = open(pipes[0], 'w'),open(pipes[1])
+        return other
 
     def start(self, *args, cache, before='', **env):
         self.log.unlink(missing_ok=True)
         job = dict(args=list(map(str, args)), log=str(self.log), cwd=str(self.folder), before=before,
                    env=dict(env, LASO_CACHE=str(cache)))
-        self.p.stdin.write(json.dumps(job)+'\n')
-        self.p.stdin.flush()
-        self.pid,self.began = int(self.p.stdout.readline()),time.monotonic()
+        print(json.dumps(job), file=self.jobs, flush=True)
+        self.pid,self.began = int(self.said.readline()),time.monotonic()
         return self.pid
 
     def end(self):
         "Exit status, what was said, seconds."
-        status = int(self.p.stdout.readline())
+        status = int(self.said.readline())
         return status,self.log.read_text(encoding='utf8') if self.log.exists() else '',time.monotonic()-self.began
 
     def run(self, *args, **kwargs):
@@ -82,8 +99,8 @@ class Server:
         except ProcessLookupError: pass
 
     def close(self):
-        self.p.stdin.close()
-        self.p.wait()
+        self.jobs.close()
+        self.wait()
 
 NAMES = dict(red=(220, 30, 30), green=(30, 200, 30), blue=(40, 60, 230), yellow=(230, 220, 40), cyan=(40, 220, 220),
              pink=(240, 120, 200))
@@ -128,18 +145,6 @@ def content(p):
     if p.name == 'report.html': return re.sub(r'<h2>How.*?</pre>|<h2>Seconds.*?</table>', '', p.read_text(), flags=re.S)
     return p.read_bytes()
 
-@pytest.fixture(scope='module')
-def world(tmp_path_factory):
-    path = tmp_path_factory.mktemp('kills')
-    draw(path)
-    return path
-
-@pytest.fixture(scope='module')
-def server(world):
-    s = Server(world)
-    yield s
-    s.close()
-
 class Reference:
     "A command undisturbed: what it writes, its cache, its seconds; and another run's output, which it will take the place of."
     def __init__(self, world, server, stage):
@@ -182,14 +187,6 @@ class Reference:
         for k,p in got.items(): assert content(p) == content(self.want[k]), k
         self.check(cache, out)
         for p,was in finished.items(): assert (p.stat().st_ino, p.stat().st_mtime_ns) == was, f'{p.name} was made again'
-
-@pytest.fixture(scope='module')
-def reference(world, server):
-    made = {}
-    def get(stage):
-        if stage not in made: made[stage] = Reference(world, server, stage)
-        return made[stage]
-    return get
 
 def one_sentence(said, *parts):
     "The last line, and the only one of its kind."

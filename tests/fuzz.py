@@ -17,6 +17,7 @@ with atheris.instrument_imports(include=['laso', 'PIL']):
     from laso.lab import official
     from laso.tag import tagger
     from laso.core import InputError
+from helpers import saved
 from laso.features.backbones import create_backbone
 from laso.ops.kinds import SetOps, set_ops
 
@@ -90,10 +91,6 @@ def seeds(target):
     images = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)) for _ in range(4)]
     t = tagger.FewShotTagger.teach(images, [['a'], ['b'], ['a', 'b'], []], backbone=backbone, ops=set_ops('analytic', backbone.width))
     with safe_open(t.export(FOLDER/'good'), 'pt') as f: return [f.metadata()['laso'].encode()]
-
-def saved(o, **kw):
-    torch.save(o, f := io.BytesIO(), **kw)
-    return f.getvalue()
 
 def main(target, seconds):
     (FOLDER/'images').mkdir()

@@ -2,7 +2,7 @@
 import json, multiprocessing as mp, os, random, shutil, stat, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 import pytest
-from forked import Server, needs_fork, reference, server, world
+from forked import needs_fork
 from laso import store
 from laso.core import InputError
 from laso.features.table import load_features, toy_table
@@ -353,23 +353,19 @@ def test_another_users_old_cache_stays_the_default(tmp_path, monkeypatch):
 
 @needs_fork
 @pytest.mark.parametrize('n', [2, pytest.param(200, marks=pytest.mark.slow)])
-def test_four_cold_teach_at_once(n, reference, server, world, tmp_path):
+def test_four_cold_teach_at_once(n, reference, servers, tmp_path):
     "None fails, all taggers are the same, and the cache is that of a single run."
-    ref,servers = reference('teach'),[server, *(Server(world, f'cold{i}.txt') for i in range(3))]
-    rng = random.Random(n)
-    try:
-        for i in range(n):
-            cache,outs = tmp_path/'cache',[tmp_path/str(j) for j in range(4)]
-            for s,out in zip(servers, outs):
-                out.mkdir()
-                s.start(*ref.args(out), cache=cache)
-                time.sleep(rng.choice([0, 0, .05, .3]))
-            for s,out in zip(servers, outs):
-                status,said,_ = s.end()
-                assert status == 0, said
-                assert (out/'my.tagger').read_bytes() == ref.want['my.tagger'].read_bytes()
-            ref.check_end(cache, outs[0], {})
-            assert not [*cache.rglob('.laso-*')]
-            for o in cache, *outs: shutil.rmtree(o)
-    finally:
-        for s in servers[1:]: s.close()
+    ref,four,rng = reference('teach'),servers(4),random.Random(n)
+    for i in range(n):
+        cache,outs = tmp_path/'cache',[tmp_path/str(j) for j in range(4)]
+        for s,out in zip(four, outs):
+            out.mkdir()
+            s.start(*ref.args(out), cache=cache)
+            time.sleep(rng.choice([0, 0, .05, .3]))
+        for s,out in zip(four, outs):
+            status,said,_ = s.end()
+            assert status == 0, said
+            assert (out/'my.tagger').read_bytes() == ref.want['my.tagger'].read_bytes()
+        ref.check_end(cache, outs[0], {})
+        assert not [*cache.rglob('.laso-*')]
+        for o in cache, *outs: shutil.rmtree(o)

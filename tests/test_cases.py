@@ -1,10 +1,11 @@
 """Data folders and layouts as people have them: read as they are meant, or refused for a true reason; what is left out is said.
 
 The cases of `../shared/cases` that concern reading, and others of their kinds that are made here."""
-import io, json, os, shutil, struct, subprocess, sys, time, unicodedata
+import io, json, os, shutil, struct, time, unicodedata
 from pathlib import Path
 import numpy as np
 import pytest, torch
+from helpers import refused
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from laso.core import InputError, label_names
@@ -18,14 +19,6 @@ from laso.features.table import FeatureTable, load_features
 CASES = Path(__file__).resolve().parent.parent.parent/'shared'/'cases'
 COLOURS = ['blue', 'green', 'red', 'yellow']
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason='needs the inputs in ../shared/cases')
-
-def refused(f, *parts):
-    "One plain sentence with all of the parts."
-    with pytest.raises(InputError) as e: f()
-    text = str(e.value)
-    assert text.startswith('expected ') and ', found ' in text and '; ' in text and text.isprintable() and len(text) < 2500, text
-    for o in parts: assert o in text, text
-    return text
 
 def picture(file, colour='teal'):
     file.parent.mkdir(parents=True, exist_ok=True)

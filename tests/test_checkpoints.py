@@ -1,30 +1,18 @@
 "Checkpoints and weights of strangers: no more memory than their file, and regular files only."
-import io, json, os, pickle, resource, struct, sys, zipfile
+import io, json, os, pickle, resource, struct, zipfile
 from collections import OrderedDict
 from pathlib import Path
 import pytest, torch
-from safetensors.torch import load_file
+from helpers import refused, saved
 from laso.core import InputError
 from laso.features.backbones import create_backbone
 from laso.lab.official import load_official, read_weights
 from laso.ops.kinds import SetOps, set_ops
 
-def refused(f, *parts):
-    "One plain sentence."
-    with pytest.raises(InputError) as e: f()
-    text = str(e.value)
-    assert text.startswith('expected ') and ', found ' in text and '; ' in text and text.isprintable() and len(text) < 2500, text
-    for o in parts: assert o in text, text
-
 class Calls:
     "A pickle that calls this."
     def __init__(self, f, *args): self.call = f,args
     def __reduce__(self): return self.call
-
-def saved(o, **kw):
-    f = io.BytesIO()
-    torch.save(o, f, **kw)
-    return f.getvalue()
 
 def with_pickle(data):
     "A checkpoint of this pickle."

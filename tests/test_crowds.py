@@ -1,15 +1,12 @@
 "Several runs at once, a full disk, a read-only folder, a cache that vanishes, a clock that was set back."
-import os, random, shutil, signal, subprocess, time
+import os, random, shutil, subprocess, time
 import pytest
-from forked import OUT, Server, content, files, needs_fork, one_sentence, reference, server, world
+from forked import OUT, content, files, needs_fork, one_sentence
 
 pytestmark = needs_fork
 
-@pytest.fixture(scope='module')
-def second(world):
-    s = Server(world, 'second.txt')
-    yield s
-    s.close()
+@pytest.fixture
+def second(servers): return servers(2)[1]
 
 def same_as(ref, out): assert {k: content(p) for k,p in files(out).items()} == {k: content(p) for k,p in ref.want.items()}
 

@@ -2,7 +2,7 @@
 import json
 import numpy as np
 import pytest, torch
-from forked import Server, content, files, needs_fork, reference, server, world
+from forked import Server, content, files, needs_fork
 from laso.features.backbones import create_backbone
 from laso.train.finetune import classifier_dls, finetune
 from laso.store import digest

@@ -1,7 +1,7 @@
 "Commands that are killed at random moments: what they leave is whole, and the next run ends as if nothing had happened."
 import os, random, shutil, signal, subprocess, sys, time
 import pytest
-from forked import OUT, SMALL, needs_fork, reference, server, world
+from forked import OUT, SMALL, needs_fork
 
 pytestmark = needs_fork
 KILLS = dict(bench=4, extract=2, train=2, teach=2),dict(bench=45, extract=25, train=20, teach=15)

@@ -1,8 +1,7 @@
 "What a command writes, and where its words go: nothing of anyone else's is harmed, and no finished work is lost."
 import csv, json, os, shutil, subprocess, sys
-from pathlib import Path
 import pytest
-from forked import COMMANDS, content, draw, files, needs_fork, network, one_sentence, server, world
+from forked import content, files, needs_fork, network, one_sentence
 from laso.bench.output import RECORD
 from laso.features.table import toy_table
 from laso.store import digest

@@ -2,10 +2,10 @@
 
 Every reader meets every kind of hostile file, and each format the lies that it allows."""
 import io, json, os, pickle, re, shutil, struct, subprocess, sys, tarfile, zipfile
-from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest, torch
+from helpers import image, refused, saved
 from fastai.data.external import fastai_cfg
 from PIL import Image
 from safetensors import safe_open
@@ -23,14 +23,6 @@ from laso.lab.official import load_official, read_weights
 from laso.ops.kinds import SetOps, set_ops
 from laso.bench.results import read_run
 from laso.tag.tagger import FewShotTagger, backbone_and_ops, load_tagger
-
-def refused(f, *parts):
-    "One plain sentence."
-    with pytest.raises(InputError) as e: f()
-    text = str(e.value)
-    assert text.startswith('expected ') and ', found ' in text and '; ' in text and text.isprintable() and len(text) < 2500, text
-    for o in parts: assert o in text, text
-    return text
 
 class Evil:
     "A pickle that leaves a mark when it is read."
@@ -87,11 +79,6 @@ READERS = dict(
 def object_array(mark):
     f = io.BytesIO()
     np.save(f, np.array([Evil(mark)], object), allow_pickle=True)
-    return f.getvalue()
-
-def saved(o, **kw):
-    f = io.BytesIO()
-    torch.save(o, f, **kw)
     return f.getvalue()
 
 def header(h, data=b''):
@@ -164,11 +151,9 @@ def test_every_reader_meets_every_hostile_file(in_clean_process, tmp_path):
 # Taggers and operators that describe more than they hold
 
 @pytest.fixture(scope='module')
-def tagger(tmp_path_factory):
-    path = tmp_path_factory.mktemp('tagger')
-    backbone = create_backbone('test_efficientnet', size=32, weights='random')
-    images = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)) for i in range(4)]
-    ops = set_ops('mixture', backbone.width, h=4)
+def tagger(tmp_path_factory, backbone):
+    path,ops = tmp_path_factory.mktemp('tagger'),set_ops('mixture', backbone.width, h=4)
+    images = [image(i, (8, 8)) for i in range(4)]
     return FewShotTagger.teach(images, [['a'], ['b'], ['a', 'b'], []], backbone=backbone, ops=ops).export(path/'my.tagger')
 
 def setting(*keys, to):

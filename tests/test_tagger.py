@@ -1,5 +1,5 @@
 "The tagger from the command line, and files that only look like taggers."
-import csv, json, pickle, sys
+import csv, json, pickle
 import pytest, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,14 +22,6 @@ def world(tmp_path_factory):
         (path/'new').mkdir()
         for i in data.valid_ids[:6].tolist(): data.open(i).save(path/'new'/f'{i}.png')
         yield path,sorted(data.vocab[:4])
-
-@pytest.fixture
-def laso(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code or 0,*capsys.readouterr()
-    return run
 
 @pytest.fixture(scope='module')
 def taught(world):

@@ -3,16 +3,15 @@ import csv, os, random, sys, threading
 import numpy as np
 import pandas as pd
 import pytest, torch
+from helpers import image
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from unicodedata import normalize
-from laso import cli
 from laso.core import InputError, label_names
 from laso.data.folder import read_folder, read_table
 from laso.data.labels import split_labels
 from laso.data.layouts import load_data
 from laso.evaluate.metrics import label_iou
-from laso.features.backbones import create_backbone
 from laso.features.table import toy_table
 from laso.features.heads import fit_linear
 from laso.tag import tagger as module
@@ -22,8 +21,6 @@ from laso.tag.tagger import FewShotTagger, load_tagger, scenes_ops, write_tags
 
 SMALL = '--backbone test_efficientnet --weights random --size 32'.split()
 
-def image(seed, size=32): return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
-
 def folder(path, **images):
     "A folder with these numbers of images: tag=2."
     for t,n in images.items():
@@ -31,19 +28,6 @@ def folder(path, **images):
             (path/t).mkdir(parents=True, exist_ok=True)
             image(f'{t}{i}'.encode()[0]*100+i).save(path/t/f'{t[:5]}{i}.png')
     return path
-
-@pytest.fixture(scope='module')
-def backbone():
-    torch.manual_seed(0)
-    return create_backbone('test_efficientnet', weights='random', size=32)
-
-@pytest.fixture
-def laso(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code or 0,*capsys.readouterr()
-    return run
 
 ODD = ['کتاب‌ها', '👨‍👩‍👧', 'no\xa0break', '犬\u3000小', 'Straßen\xadbahn', 'tab\there', 'hot dog', '"quoted"', 'labels', 'fname', 'is_valid',
        '=1+1', '@home', '-5', 'a\\b', "it's", 'a,b', 'a;b', '\u202eright to left', 'a'*200]
@@ -191,6 +175,7 @@ def at_once(*fs):
 
 def test_teaching_in_threads(backbone, tmp_path, monkeypatch):
     "Four that teach at once write what one writes alone: the operators in the cache, and the tagger."
+    monkeypatch.setattr(scenes_ops, '__defaults__', (150,))   # fewer scenes
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'alone'))
     alone,ops = taught(backbone, tmp_path/'alone.tagger'),ops_file()
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'together'))

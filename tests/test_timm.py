@@ -5,10 +5,11 @@ import re
 from collections import defaultdict
 import numpy as np
 import psutil, pytest, timm, torch
-from PIL import Image
+from helpers import image, refused
 from safetensors.torch import load_file, save_file
 from laso.core import InputError
 from laso.features.backbones import backbone_digest, create_backbone, distinct_state, load_weights, save_weights
+from laso.features.concepts import NoConcepts, OwnHead, tokens
 from laso.features.extract import extract_images
 from laso.ops.kinds import set_ops
 from laso.tag.tagger import FewShotTagger, load_tagger
@@ -17,15 +18,7 @@ from laso.tag.tagger import FewShotTagger, load_tagger
 TEN = [('coat_tiny', 64), ('test_resnet', 64), ('test_vit', 64), ('convnext_atto', 64), ('swin_tiny_patch4_window7_224', 64), ('mixer_s32_224', None),
        ('mobilenetv3_small_050', 64), ('xcit_nano_12_p16_224', 64), ('levit_128s', None), ('botnet26t_256', 128)]
 
-def refused(f, *parts):
-    "One plain sentence."
-    with pytest.raises(InputError) as e: f()
-    text = str(e.value)
-    assert text.startswith('expected ') and ', found ' in text and '; ' in text and text.isprintable() and len(text) < 2500, text
-    for o in parts: assert o in text, text
-    return text
-
-def images(n=2): return [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 50, 3), dtype=np.uint8)) for i in range(n)]
+def images(n=2): return [image(i, (40, 50)) for i in range(n)]
 
 def same(a, b): assert np.array_equal(a, b, equal_nan=True)
 
@@ -80,6 +73,49 @@ def test_views_and_none_shared(tmp_path):
     save_file({k: v.contiguous().cpu() for k,v in net.state_dict().items()}, tmp_path/'old')
     assert (tmp_path/'new').read_bytes() == (tmp_path/'old').read_bytes()
 
+# Concepts: of every network whose classifier can be asked about one place
+
+# name, size, tokens: a plain and a distilled transformer, class attention, registers, channels last, convolutions behind the pool
+HEADS = [('test_vit', 64, 16), ('deit_tiny_distilled_patch16_224', 32, 4), ('cait_xxs24_224', 32, 4), ('test_vit4', 64, 16), ('xcit_nano_12_p16_224', 32, 4),
+         ('convnext_atto', 64, 4), ('mambaout_femto', 64, 4), ('mixer_s32_224', None, 49), ('mobilenetv3_small_050', 64, 4), ('levit_128s', None, 16)]
+
+def with_concepts(name, size=None, n=None):
+    "Features of both blocks, from one pass, those of concepts a histogram."
+    torch.manual_seed(0)
+    backbone = create_backbone(name, size=size, weights='random', concepts=True, device='cpu')
+    body,x = backbone.body,torch.randn(2, 3, backbone.size, backbone.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): f,(pooled,h) = body.forward_features(x),backbone.outputs(x)
+    t = tokens(body, f)
+    assert n in (None, t.shape[1]) and [*backbone.blocks] == ['pooled', 'concepts'] and h.shape == (2, backbone.blocks['concepts'])
+    assert torch.allclose(h.norm(dim=1), torch.ones(2), atol=1e-4) and (h >= 0).all() and len(backbone.concepts or h[0]) == len(h[0])
+    with torch.no_grad(): assert torch.allclose(pooled, body.forward_head(f, pre_logits=True), atol=1e-5)
+    return body,x,t,f
+
+@pytest.mark.parametrize('name,size,n', HEADS)
+def test_concepts(name, size, n):
+    body,x,t,f = with_concepts(name, size, n)
+    with torch.no_grad():
+        z,whole = OwnHead(body)(t, f),body.forward_head(f)
+        if name in ('mixer_s32_224', 'levit_128s'): assert torch.allclose(z.mean(1), whole, atol=1e-4)   # linear behind the mean
+        elif name == 'deit_tiny_distilled_patch16_224': assert torch.allclose(z[1,2], (body.head(f[1,4])+body.head_dist(f[1,4]))/2, atol=1e-4)
+        elif 'vit' in name or 'cait' in name or 'xcit' in name: assert torch.allclose(z, body.head(body.fc_norm(t) if hasattr(body, 'fc_norm') else t), atol=1e-4)
+        else:   # a map of equal places says what the place says
+            one = (t[:,1,:,None,None] if f.shape[1] == t.shape[2] else t[:,1,None,None,:]).expand(f.shape)
+            assert torch.allclose(z[:,1], body.forward_head(one), atol=1e-4)
+
+NONE = [('vit_tiny_patch16_dinov3_qkvb', 32, 'without one'), ('fastvit_mci0', 64, 'leads to texts'), ('coat_tiny', 64, 'one feature map')]
+
+@pytest.mark.parametrize('name,size,why', NONE)
+def test_no_concepts(name, size, why):
+    "Said in a sentence where they are asked for, and left out where they need not be."
+    with pytest.raises(NoConcepts, match=why): create_backbone(name, size=size, weights='random', concepts=True)
+    assert [*create_backbone(name, size=size, weights='random', concepts=None).blocks] == ['pooled']
+
+@pytest.mark.parametrize('name,kwargs', [('test_vit', dict(global_pool='map')), ('resnet50_clip', dict(num_classes=10))])
+def test_attention_pools(name, kwargs):
+    with torch.device('meta'): net = timm.create_model(name, **kwargs)
+    refused(lambda: OwnHead(net), 'attends to all tokens at once')
+
 # What can't be made is said
 
 @pytest.mark.parametrize('name,kwargs,parts', [
@@ -114,13 +150,13 @@ def test_memory_is_asked_for_last(monkeypatch):
 
 # One model of every family
 
-def smallest():
-    "The model of each module of timm that has the fewest parameters."
+def smallest(classes=False):
+    "The model of each module of timm that has the fewest parameters, of those with a classifier where there are some."
     res = defaultdict(list)
     for name in timm.list_models():
-        with torch.device('meta'): net = timm.create_model(name, pretrained=False, num_classes=0)
-        res[type(net).__module__].append((sum(v.numel() for v in net.parameters()), name))
-    return {k: min(v)[1] for k,v in res.items()}
+        with torch.device('meta'): net = timm.create_model(name, pretrained=False, **({} if classes else dict(num_classes=0)))
+        res[type(net).__module__].append((classes and not net.num_classes, sum(v.numel() for v in net.parameters()), name))
+    return {k: min(v)[2] for k,v in res.items()}
 
 @pytest.mark.slow
 def test_every_family(tmp_path):
@@ -134,3 +170,15 @@ def test_every_family(tmp_path):
         print(family, name, no.get(name, 'works'), flush=True)
     print(f'{len(works)} families work, {len(no)} do not')
     assert len(works)+len(no) >= 80 and not [o for o in no.values() if o.startswith('TRACEBACK')]
+
+@pytest.mark.slow
+def test_concepts_of_every_family():
+    works,no = [],{}
+    for family,name in smallest(classes=True).items():
+        try: with_concepts(name); works.append(name)
+        except NoConcepts as e:
+            assert re.fullmatch(r'expected .*, found .*; .*', str(e)), (name, e)
+            no[name] = f'refused: {e}'
+        print(family, name, no.get(name, 'works'), flush=True)
+    print(f'{len(works)} families have concepts, {len(no)} do not')
+    assert len(works) > 65 and len(no) < 12

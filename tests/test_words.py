@@ -109,3 +109,19 @@ def test_every_kind_can_be_read(kind):
     with torch.no_grad(): words = read_words(t)(ops('union', x.x, y.x))[0]
     assert said[0]['x ∪ y'] == (', '.join(words) or '–') and repr(x | y).endswith(said[0]['x ∪ y'])
     assert list(said[0]) == ['x', 'y', 'x ∪ y', 'x ∩ y', 'x ∖ y']
+
+def test_a_run_tells_words():
+    "`evaluate_all` describes the pairs that the gallery shows; tables have them; a table without concepts has none."
+    from laso.bench.results import tables
+    from laso.bench.run import evaluate_all, shown_pairs
+    from laso.bench.settings import BenchConfig
+    labels,shares = drawn(90)
+    t = table_of(labels, shares)
+    t.is_valid[45:] = True
+    ops,cfg = set_ops('analytic', t.width),BenchConfig(n_pairs=20)
+    res = evaluate_all(t, ops, cfg)
+    assert res['words'] == describe(t, ops, shown_pairs(t, cfg.seed)) and len(res['words']) == 3
+    said = tables(res)['What the operators say']
+    assert said.columns.tolist() == ['y', 'x ∪ y', 'x ∩ y', 'x ∖ y'] and len(said) == 3
+    plain = FeatureTable(t.x, labels, TAGS, t.is_valid, t.novel)
+    assert 'What the operators say' not in tables(evaluate_all(plain, ops, cfg))

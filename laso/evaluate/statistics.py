@@ -71,7 +71,7 @@ def over_sets(
     v,n = _floats(values),len(values)
     return _estimate(v.mean(), v.var(ddof=1)/n if n > 1 else math.nan, n-1)
 
-# %% ../../nbs/evaluate/21_statistics.ipynb #91a36b20
+# %% ../../nbs/evaluate/21_statistics.ipynb #93112c32
 def two_way(
     values:list, # one finite value per support set, (n_sets,)
     boot:np.ndarray, # the same under each resample of the images, (n_sets, n_boot)
@@ -84,7 +84,6 @@ def two_way(
     n,n_boot = b.shape
     if n < 2 or n_boot < 2: return over_sets(v)._replace(low=math.nan, high=math.nan, p=math.nan)
     images,sets = b.mean(0).var(ddof=1),v.var(ddof=1)/n
-    sets = max(sets-(b.var(1, ddof=1).mean()-images)/(n-1), 0)
     var = images+sets
     df = var**2/(sets**2/(n-1)+images**2/(n_boot-1)) if var else n-1
     return _estimate(v.mean(), var, df)
@@ -140,7 +139,7 @@ def _holm(df):
     if there.any(): res.loc[there, 'p_holm'] = multipletests(df.p[there], method='holm')[1]
     return res
 
-# %% ../../nbs/evaluate/21_statistics.ipynb #49ee6cac
+# %% ../../nbs/evaluate/21_statistics.ipynb #16320ba2
 def over_classes(
     rows:list, # what `fewshot` returned, with the average precision of each class in `ap`
     against:str='none', # the method that all others are compared with
@@ -153,7 +152,7 @@ def over_classes(
         for m,mine in methods.items():
             pairs = [(r['ap'], base[r['episode']]['ap']) for r in mine if r['episode'] in base]
             if m == against or not pairs: continue
-            d = np.mean([a-b for a,b in pairs], 0)
+            d = np.mean([_floats(a)-_floats(b) for a,b in pairs], 0)
             d = d[np.isfinite(d)]   # classes that the images show
             e = over_sets(d)
             res.append(dict(shot=shot, method=m, diff=e.mean, diff_low=e.low, diff_high=e.high,

@@ -37,7 +37,7 @@ def sample_tokens(
             step()
     return torch.cat(res)[:n] if res else torch.empty(0, backbone.body.num_features)
 
-# %% ../../nbs/features/36_dictionaries.ipynb #b25490c7
+# %% ../../nbs/features/36_dictionaries.ipynb #79307853
 def _whitening(t, most):
     "A matrix (c, q) that makes tokens without mean, (n, c), vary alike in all directions."
     w,v = torch.linalg.eigh(t.T@t/len(t))
@@ -58,7 +58,7 @@ def dictionary(
     a = _whitening(t-m, directions)
     x = ((t-m)@a).numpy()
     means = MiniBatchKMeans(k, batch_size=2048, n_init=1, max_iter=30, random_state=seed).fit(x)
-    c,scale = torch.from_numpy(means.cluster_centers_).float(),10*len(t)/max(means.inertia_, 1e-9)
+    c,scale = torch.from_numpy(means.cluster_centers_).float(),16*len(t)/max(means.inertia_, 1e-9)
     w = scale*2*c@a.T
     return LinearHead(w, -scale*c.pow(2).sum(1) - w@m)
 

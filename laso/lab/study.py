@@ -201,7 +201,7 @@ def try_settings(
     blends = [set_ops('blend', table.width).eval()]
     try:
         rows = fewshot_rows(table, blends, chosen, n_eps=1, n_boot=0)
-        ok = all(0 <= r['map'] <= 1 for r in rows)
+        ok = bool(rows) and all(0 <= r['map'] <= 1 for r in rows)
     except InputError: raise
     except Exception: ok = False   # settings may come from anywhere
     if not ok:

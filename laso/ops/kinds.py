@@ -140,7 +140,8 @@ def ops_from(
     config = {FORMER.get(k, k): v for k,v in config.items()}
     for k,most in MOST.items():
         v = config.get(k)
-        if v is not None and not (isinstance(v, int) and (k in ('k', 'each') or v) and 0 <= v <= most):
+        least = 0 if k in ('k', 'each') else 1
+        if v is not None and not (isinstance(v, int) and least <= v <= most):
             raise ValueError(f'{k} {v!r} where 1 to {most} can be')
     return fill(partial(set_ops, **config), tensors)
 

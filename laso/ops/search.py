@@ -20,6 +20,7 @@ from torch import nn,Tensor
 from ..core import InputError,name_all
 from ..features.heads import fit_linear
 from ..features.table import FeatureTable
+from ..features.vocabulary import match_names
 from .evaluation import Expression
 from .words import short_name
 
@@ -28,7 +29,10 @@ def _plain(name):
     "A name without capitals and signs between its words."
     return ' '.join(re.findall(r'[^\W_]+', unicodedata.normalize('NFKC', name).casefold()))
 
-def _has(name, word): return f' {word} ' in f' {_plain(name)} '
+def _with_word(names, word):
+    "Which names of concepts have a word, wherever it stands."
+    return [i for i,o in enumerate(names)
+            if word and any(f' {word} ' in f' {_plain(s)} ' for s in o.split(','))]
 
 @dataclass
 class Meaning:
@@ -41,12 +45,12 @@ def meaning(
     table:FeatureTable, # any features
     word:str, # of an expression
 ) -> Meaning: # an `InputError` for an unknown word
-    "The tag of that name, otherwise all concepts with that word."
+    "The tag of that name, otherwise the concepts that the word speaks of."
     plain = _plain(word)
     found = [i for i,o in enumerate(table.vocab) if o == word or plain and _plain(o) == plain]
     if found: return Meaning('tags', found, [table.vocab[i] for i in found])
     names = table.concepts or []
-    found = [i for i,o in enumerate(names) if plain and any(_has(s, plain) for s in o.split(','))]
+    found = match_names([word], names)[word] or _with_word(names, plain)
     if found: return Meaning('concepts', found, [short_name(names[i]) for i in found])
     raise _unknown(table, word)
 

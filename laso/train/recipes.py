@@ -25,7 +25,7 @@ from torch import nn,Tensor
 from ..core import InputError,label_op,name_all,OPS,rank,usable_device
 from ..data.labels import check_splits,draw_pairs,pseudo_novel
 from ..evaluate.metrics import mean_ap
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..features.heads import feature_scale,fit_linear
 from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS,is_histogram
 from ..ops.kinds import find_kind,Kind,KINDS,set_ops,SetOps
