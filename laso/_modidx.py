@@ -1343,6 +1343,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'laso.tag.head._features': ('tag/head.html#_features', 'laso/tag/head.py'),
                                'laso.tag.head._fitted_arrays': ('tag/head.html#_fitted_arrays', 'laso/tag/head.py'),
                                'laso.tag.head._from_numbers': ('tag/head.html#_from_numbers', 'laso/tag/head.py'),
+                               'laso.tag.head._left_out_loss': ('tag/head.html#_left_out_loss', 'laso/tag/head.py'),
                                'laso.tag.head._left_out_map': ('tag/head.html#_left_out_map', 'laso/tag/head.py'),
                                'laso.tag.head._multi_hot': ('tag/head.html#_multi_hot', 'laso/tag/head.py'),
                                'laso.tag.head._number': ('tag/head.html#_number', 'laso/tag/head.py'),

@@ -1,7 +1,7 @@
 """A class that has the name of a concept needs fewer examples
 
 [Concepts](../features/30_concepts.ipynb) have names, and so have classes.
-[Words and concepts](../features/37_vocabulary.ipynb) says which concepts a name speaks of. `name_prior` says how much of these an image shows. `NamePrior` adds that to the scores of a few-shot
+[Words and concepts](../features/38_vocabulary.ipynb) says which concepts a name speaks of. `name_prior` says how much of these an image shows. `NamePrior` adds that to the scores of a few-shot
 method, as if it were one more example.
 
 Names are no part of the paper's protocol. So the method `names` is run only if it is asked for, and has
