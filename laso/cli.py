@@ -9,8 +9,8 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 __all__ = ['PATH', 'Data', 'Backbone', 'Weights', 'Size', 'Representation', 'Frozen', 'DropNovel', 'Seed', 'Episodes', 'Out',
            'Quick', 'Epochs', 'SkipBad', 'Ops', 'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced',
            'Methods', 'Log', 'BF16', 'OpsBF16', 'BatchSize', 'Run', 'OutRun', 'app', 'Version', 'Float16', 'Pseudo',
-           'Images', 'Taught', 'FromRun', 'TaggerOut', 'Plain', 'TaggerFile', 'Table', 'RunA', 'RunB', 'Like',
-           'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small', 'Device', 'Labels', 'Growth', 'Large',
+           'Images', 'Taught', 'FromRun', 'TaggerOut', 'Plain', 'Nameless', 'TaggerFile', 'Table', 'RunA', 'RunB',
+           'Like', 'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small', 'Device', 'Labels', 'Growth', 'Large',
            'Index', 'Sets', 'Effect', 'options', 'bench', 'extract', 'train', 'evaluate', 'retrieve', 'fewshot',
            'teach', 'tag', 'compare', 'study', 'perf', 'main']
 
@@ -36,7 +36,8 @@ PATH = dict(parser=_path, callback=_named, metavar='PATH')
 
 Data = _option(str, '`scenes`, the embedded images, a folder with images/ and labels.csv, or '
                     'another layout: coco:DIR, voc:DIR, celeba:DIR, fastai:NAME.')
-Backbone = _option(str, 'Any model of timm, by its name.')
+Backbone = _option(Optional[str], 'Any model of timm. If none is named: EfficientNet-Lite0, or '
+                                  'Lite2 for frozen photographs.')
 Weights = _option(Optional[str], 'A safetensors file of weights for the backbone.')
 Size = _option(Optional[int], 'Height and width of the images the backbone sees.')
 Representation = _option(str, 'Of a frozen backbone: pooled features, concepts, both, or auto, '
@@ -86,7 +87,7 @@ def _command(): return ' '.join(['laso', *map(shlex.quote, sys.argv[1:])])
 
 # %% ../nbs/84_cli.ipynb #0a6fbd88
 @app.command()
-def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False,
+def bench(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
           seed:Seed=0, episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None,
           size:Size=None, drop_novel:DropNovel=False, ops:Ops='logic', epochs:Epochs=3,
           ops_epochs:OpsEpochs=3, bs:BatchSize=None, end_to_end:EndToEnd=0, n_pairs:Pairs=2000,
@@ -97,9 +98,9 @@ def bench(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:
     from laso.bench import output, results, run
     cfg = run.BenchConfig(data=data, backbone=backbone, frozen=frozen, seed=seed, episodes=episodes,
         quick=quick, weights=weights, size=size, drop_novel=drop_novel, ops=ops, epochs=epochs,
-        representation=representation, ops_epochs=ops_epochs, bs=bs, end_to_end=end_to_end, n_pairs=n_pairs, preset=preset,
-        head=head, balanced=balanced, methods=tuple(method or ()), log=tuple(log or ()),
-        skip_bad=skip_bad)
+        representation=representation, ops_epochs=ops_epochs, bs=bs, end_to_end=end_to_end,
+        n_pairs=n_pairs, preset=preset, head=head, balanced=balanced,
+        methods=tuple(method or ()), log=tuple(log or ()), skip_bad=skip_bad)
     with output.output_folder(out, data) as out: res = run.bench(cfg, out=out, command=_command())
     results.print_tables(results.tables(res))
     total,gb = res['timings']['total'],res['peak_memory_mb']/1000
@@ -111,7 +112,7 @@ Pseudo = _option(Optional[int], 'Leave out novel classes and validation images a
                  'with this seed, as if it were all: for `laso study --split`.', min=0, max=2**32-1)
 
 @app.command()
-def extract(data:Data='scenes', backbone:Backbone='tf_efficientnet_lite0', frozen:Frozen=False,
+def extract(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
             seed:Seed=0, episodes:Episodes=20, out:Out=None, quick:Quick=False,
             weights:Weights=None, size:Size=None, drop_novel:DropNovel=False, epochs:Epochs=3,
             bf16:BF16=False, skip_bad:SkipBad=False, float16:Float16=False, pseudo:Pseudo=None,
@@ -224,20 +225,23 @@ Taught = _argument(Path, 'A folder with a sub-folder of images for each tag, or 
 FromRun = _option(Optional[Path], 'Folder that `laso bench` wrote: its networks are used.')
 TaggerOut = _option(Path, 'File to write.', **PATH)
 Plain = _flag('--plain', 'Without synthesised examples.')
+Nameless = _flag('--no-names', 'Without what the network knows of the names of the tags.')
 
 @app.command()
 def teach(folder:Taught, out:TaggerOut=Path('my.tagger'), run:FromRun=None,
           backbone:Backbone='tf_efficientnet_lite0', weights:Weights=None, size:Size=None,
-          plain:Plain=False, skip_bad:SkipBad=False):
+          plain:Plain=False, no_names:Nameless=False, skip_bad:SkipBad=False):
     "Learn tags from a few images of each."
+    from laso.bench.networks import backbone_and_ops
     from laso.core import name_all, one_line
     from laso.features.backbones import create_backbone
     from laso.tag import images, tagger
     paths,labels = images.read_taught(folder)   # refuses what can't be before anything long begins
     if skip_bad: paths,labels = images.readable(paths, labels)
-    if run: net,ops = tagger.backbone_and_ops(run)
-    else: net,ops = create_backbone(backbone, size=size, weights=weights),'scenes'
-    res = tagger.FewShotTagger.teach(paths, labels, backbone=net, ops=None if plain else ops)
+    if run: net,ops = backbone_and_ops(run)
+    else: net,ops = create_backbone(backbone, size=size, weights=weights, concepts=None),'usual'
+    res = tagger.FewShotTagger.teach(paths, labels, backbone=net, names=not no_names,
+                                     ops=None if plain else ops)
     res.export(out)
     shown = name_all([f'{t} {n}' for t,n in res.examples.items()], 100)
     say(f"{res.report}\n{one_line(f'examples: {shown}')}\nwritten to {out}")
@@ -323,48 +327,17 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     "What this machine does, against its limits."
     from laso.bench.output import output_folder
     from laso.core import usable_device
-    from laso.lab.perf import perf as all_jobs
+    from laso.lab import perf as p
     from laso.lab.speed_fewshot import coco_labels
     usable_device(device)
     if labels: coco_labels(labels)
     if out:   # refuses what can't be written before anything long begins
         with output_folder(out.parent): pass
     asked = dict(growth=growth, large=large, index=index, sets=sets, bf16=bf16)
+    jobs = p.single_jobs(quick=quick, device=device, labels=labels, images=bf16)
     for name,value in asked.items():
-        if value: return _one_job(_perf_jobs(quick, device, labels, bf16)[name], out)
-    _all_jobs(all_jobs(quick=quick, device=device, labels=labels), out)
-
-# %% ../nbs/84_cli.ipynb #425585a4
-def _perf_jobs(quick, device, labels, data):
-    "A title and a function for each job that can be asked for by itself."
-    from laso.lab import speed_fewshot, speed_jobs, speed_size
-    few,n_sets = dict(n=3000, d=32) if quick else {},(5, 20) if quick else (20, 1000)
-    def sets(): return speed_fewshot.many_sets(**few, n_sets=n_sets, labels=labels, device=device)
-    def effect(): return speed_jobs.bfloat16_effect(data, n_epoch=1 if quick else 3)
-    return dict(growth=('Growth', lambda: speed_size.growth(quick=quick)),
-                large=('On disk', lambda: speed_size.large(**few)),
-                index=('Search', lambda: speed_size.index_rates(**few)),
-                sets=('Support sets', sets), bf16=('bfloat16', effect))
-
-def _filled(df, what): return df.astype(object).where(df.notna(), what)   # where there is no number
-
-def _one_job(job, out):
-    from laso.bench.output import write_json
-    from laso.bench.results import print_tables
-    title,f = job
-    df = f()
-    if out: write_json(_filled(df, None).to_dict('records'), out)
-    print_tables({title: _filled(df.round(4), '')})
-
-def _all_jobs(res, out):
-    from laso.bench.output import write_json
-    from laso.bench.results import print_tables
-    tables = {k: v for k,v in res.items() if k != 'machine'}
-    rows = {k: _filled(v, None).to_dict('records') for k,v in tables.items()}
-    if out: write_json(dict(machine=res['machine'], **rows), out)
-    for k,v in res['machine'].items():
-        say(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}')
-    print_tables({k: _filled(v.round(2), '') for k,v in tables.items()})
+        if value: return p.write_single(*jobs[name], out)
+    p.write_perf(p.perf(quick=quick, device=device, labels=labels), out)
 
 # %% ../nbs/84_cli.ipynb #ae5d2cf5
 def main():

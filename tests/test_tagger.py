@@ -1,12 +1,16 @@
 "The tagger from the command line, and files that only look like taggers."
-import csv, json, pickle
-import pytest, torch
+import csv, json, pickle, sys
+import numpy as np, pytest, torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from laso import cli
 from laso.data.folder import read_folder
 from laso.data.scenes import make_scenes
-from laso.tag.tagger import load_tagger
+from laso.features.backbones import create_backbone
+from laso.features.concepts import LinearHead
+from laso.features.dictionaries import with_head
+from laso.tag.tagger import BOTH, FewShotTagger, load_tagger
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
@@ -72,6 +76,63 @@ def damaged(file, tmp_path, change):
 def test_damaged_tagger(taught, tmp_path, change):
     "Refused with a sentence, whatever is wrong."
     with pytest.raises(ValueError, match='^expected '): load_tagger(damaged(taught, tmp_path, change))
+
+# Concepts
+
+IMAGES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)) for i in range(8)]
+LABELS = [['tabby'], ['b'], ['tabby', 'b'], [], ['tabby'], ['b'], ['b'], ['c']]
+
+@pytest.fixture(scope='module', params=['own', 'linear'])
+def rich(request, tmp_path_factory):
+    "A tagger of pooled features beside concepts, and its file."
+    backbone = create_backbone('test_efficientnet', size=32, weights='random', concepts=True)
+    if request.param == 'linear':
+        g = torch.Generator().manual_seed(0)
+        backbone = with_head(backbone, LinearHead(torch.randn(5, 256, generator=g), names=['tabby cat', 'wall', 'roof', 'sea', 'sky']), (.5, 1.))
+    t = FewShotTagger.teach(IMAGES, LABELS, backbone=backbone, show=False)
+    return t,t.export(tmp_path_factory.mktemp('rich')/f'{request.param}.tagger')
+
+def test_concepts_in_a_file(rich, tmp_path):
+    "A tagger with concepts predicts and learns on as before it was written."
+    t,file = rich
+    again = load_tagger(file)
+    assert again.backbone.choice.weights == BOTH and again.backbone.concepts == t.backbone.concepts and again.gain == t.gain
+    assert (again.report, again.head.ops.config) == (t.report, t.head.ops.config) and 'features: pooled beside concepts' in t.report
+    np.testing.assert_allclose(again.predict_proba(IMAGES, show=False), t.predict_proba(IMAGES, show=False), atol=1e-6)
+    one,other = (load_tagger(o).add(IMAGES[:2], [['d'], ['b']]) for o in (file, again.export(tmp_path/'again')))
+    assert one.tags == [*t.tags, 'd'] and one.backbone.choice.weights == BOTH and one.head.prior.names == one.tags
+    np.testing.assert_array_equal(one.predict_proba(IMAGES, show=False), other.predict_proba(IMAGES, show=False))
+
+def test_the_same_again(rich):
+    t,_ = rich
+    b = FewShotTagger.teach(IMAGES, LABELS, backbone=t.backbone, show=False)   # its choice stays
+    np.testing.assert_array_equal(b.predict_proba(IMAGES, show=False), t.predict_proba(IMAGES, show=False))
+    assert b.gain is None and not FewShotTagger.teach(IMAGES, LABELS, backbone=t.backbone, names=False, ops=None).head.prior
+
+def in_backbone(**kw): return lambda about,arrays: about['backbone'].update(kw)
+def changed(k, f): return lambda about,arrays: arrays.update({k: f(arrays[k])})
+
+@pytest.mark.parametrize('change', [
+    in_backbone(taus=[]), in_backbone(taus=[.5]*9), in_backbone(taus=['.5']), in_backbone(taus=None), in_backbone(taus={'a': 1}), in_backbone(taus=[1e300*1e300]), in_backbone(taus=[-1.]),
+    in_backbone(head='other'), in_backbone(head=None), in_backbone(head=['own']), in_backbone(choice={}), in_backbone(choice=[]), in_backbone(choice={'pooled': 1}), in_backbone(choice={'pooled': 1, 'concepts': -1}),
+    in_backbone(choice={'pooled': 1, 'concepts': 'x'}), in_backbone(choice={'pooled': 1, '../x': 1}), in_backbone(choice=None), lambda about,arrays: about['backbone'].pop('choice'), lambda about,arrays: about['backbone'].pop('head'),
+    changed('choice.scale', lambda v: 0*v), changed('choice.scale', lambda v: -v), changed('choice.mean', lambda v: v/0), changed('choice.mean', lambda v: v[:3].clone()), lambda about,arrays: arrays.pop('choice.mean'),
+    changed('prior', lambda v: v+2), changed('prior', lambda v: v-1), changed('prior', lambda v: v[:1].clone()), changed('prior', lambda v: v/0), lambda about,arrays: (about.update(names=False), arrays.update(prior=torch.ones(3))),
+    lambda about,arrays: about.update(gain=[1, 2]), lambda about,arrays: about.update(gain='abc'), lambda about,arrays: about.update(gain=[float('inf')]*3), lambda about,arrays: about.update(gain={})])
+def test_damaged_concepts(rich, tmp_path, change):
+    with pytest.raises(ValueError, match='^expected a tagger'): load_tagger(damaged(rich[1], tmp_path, change))
+
+@pytest.mark.parametrize('change', [in_backbone(concepts=[*'abcd']), in_backbone(concepts=3), in_backbone(concepts=[1]*5), in_backbone(concepts=['a'*1000]*5), in_backbone(concepts='abcd'), changed('head.weight', lambda v: v[:,:7].clone()),
+    changed('head.weight', lambda v: v.flatten()), changed('head.weight', lambda v: v/0), changed('head.bias', lambda v: v[:2].clone()), lambda about,arrays: arrays.pop('head.weight'), in_backbone(head='own')])
+@pytest.mark.parametrize('rich', ['linear'], indirect=True)
+def test_damaged_token_head(rich, tmp_path, change):
+    with pytest.raises(ValueError, match='^expected a tagger'): load_tagger(damaged(rich[1], tmp_path, change))
+
+def test_names_can_be_left_out(world, laso, tmp_path):
+    "What is written without names knows none; with concepts the report says which features were chosen."
+    status,out,err = laso('teach', world[0]/'taught', '--size', '64', '--plain', '--no-names', '--out', tmp_path/'t')
+    assert status == 0 and 'features: pooled' in out and 'known to the network' not in out, (out, err)
+    assert load_tagger(tmp_path/'t').head.prior is None
 
 class Evil:
     def __reduce__(self): return print, ('code ran',)

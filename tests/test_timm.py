@@ -61,6 +61,19 @@ def test_shared_tensors(tmp_path):
     save_file(sd, file)
     refused(lambda: load_weights(other, file), 'for every tensor of the model')
 
+def test_limits(tmp_path):
+    "Single numbers among the buffers may be infinite, as those of gemma4_vit that limit nothing; no other tensor, and NaN nowhere."
+    net,file = torch.nn.Linear(2, 2).requires_grad_(False),tmp_path/'w'
+    net.register_buffer('most', torch.tensor(torch.inf))
+    save_weights(net, file)
+    load_weights(net, file)
+    assert net.most == torch.inf
+    for part,value in ((net.most, torch.nan), (net.bias, torch.inf)):
+        net.most.zero_()
+        part.fill_(value)
+        save_weights(net, file)
+        refused(lambda: load_weights(net, file), 'finite weights')
+
 def test_views_and_none_shared(tmp_path):
     "Parts of one tensor are written each by itself, and a model without sharing as it always was."
     net = torch.nn.BatchNorm1d(3)

@@ -11,7 +11,7 @@ __all__ = ['MOST', 'PRESETS', 'BenchConfig']
 from dataclasses import dataclass
 from fastcore.basics import patch
 from ..core import InputError,name_all
-from ..features.backbones import check_size,DEFAULT_BACKBONE
+from ..features.backbones import check_size,DEFAULT_BACKBONE,FROZEN_BACKBONE
 from ..ops.kinds import KINDS
 from .output import BENCH_FILES,PAPER_FILES
 
@@ -20,7 +20,7 @@ from .output import BENCH_FILES,PAPER_FILES
 class BenchConfig:
     "What can be chosen in a benchmark."
     data:str='scenes' # `scenes`, a folder of images, or a layout and a folder such as `coco:DIR`
-    backbone:str=DEFAULT_BACKBONE # any model of timm
+    backbone:str|None=None # any model of timm; by default FROZEN_BACKBONE or DEFAULT_BACKBONE
     weights:str|None=None # a safetensors file for the backbone, or `random`
     size:int|None=None # height and width of the images the backbone sees
     frozen:bool=False # leave the backbone as it is, without phase 1
@@ -69,6 +69,8 @@ def apply(self:BenchConfig):
                              "choose one of these")
     for k,v in PRESETS[self.preset].items():
         if getattr(self, k) == getattr(BenchConfig, k): setattr(self, k, v)
+    photographs = self.frozen and not self.weights and self.data != 'scenes'
+    self.backbone = self.backbone or (FROZEN_BACKBONE if photographs else DEFAULT_BACKBONE)
     if self.quick:
         self.episodes = min(self.episodes, 10)
         self.epochs,self.ops_epochs,self.n_pairs = 1,1,500

@@ -93,7 +93,7 @@ def calibration(
     offset[known] += lr.coef_[0,1:]
     return max(lr.coef_[0,0], .05),offset
 
-# %% ../../nbs/tag/81_head.ipynb #7450298c
+# %% ../../nbs/tag/81_head.ipynb #41a30b41
 def scored_tags(
     y:Tensor, # labels, (n, n_lbl) in {0,1}
 ) -> Tensor: # (n_lbl,) bool
@@ -114,11 +114,11 @@ def left_out_gain(
     y:Tensor, # labels, (n, n_lbl) in {0,1}
     *, n_boot:int=1000, # resamples of the examples
 ) -> np.ndarray|None: # (1+n_boot,) of the examples, then of resamples; None if nothing can tell
-    "By which part the loss of left-out examples is smaller with `b` than with `a`."
+    "By how much the loss of left-out examples is smaller with `b` than with `a`, in nats."
     if not scored_tags(y).any(): return None
     before,after = (_left_out_loss(x, y) for x in (a, b))
     counts = np.concatenate([np.ones((len(y), 1)), draw_counts(len(y), n_boot)], 1)
-    return (before-after)@counts/len(y)/before.mean()
+    return (before-after)@counts/len(y)
 
 # %% ../../nbs/tag/81_head.ipynb #f4da2f5e
 def _best_f1(p, y):

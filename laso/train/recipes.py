@@ -233,8 +233,8 @@ class FoldDL(PairDL):
             fx,fy,lx,ly = self.batch(p[me::n] if self.redraw else p)
             yield fx, fy, torch.tensor(fold), lx, ly
 
-# %% ../../nbs/train/53_recipes.ipynb #95704c3f
-HISTOGRAMS = dict(each=8, keep=dict(union=1., intersection=1., subtraction=.5))
+# %% ../../nbs/train/53_recipes.ipynb #86d35a04
+HISTOGRAMS = dict(each=8, keep=dict(union=1., intersection=.5, subtraction=.5))
 
 def start_options(
     table:FeatureTable, # features with labels and splits
