@@ -160,7 +160,7 @@ def _plots():
 def _table(run):
     "Features that can be trained on and scored, which those of a file from anywhere need not be."
     from laso.data.labels import check_classes
-    from laso.features.extract import load_features
+    from laso.features.table import load_features
     table = load_features(run/'features')
     check_classes(table, n_shot=1)
     return table

@@ -9,14 +9,14 @@ does [a method for few examples](../fewshot/67_names.ipynb)."""
 # %% auto #0
 __all__ = ['IRREGULAR', 'stem', 'name_words', 'definitions', 'defined_as', 'match_names']
 
-# %% ../../nbs/features/37_vocabulary.ipynb #33f7ac6b
+# %% ../../nbs/features/37_vocabulary.ipynb #d05fe18e
 import re
 from collections import defaultdict
 from functools import lru_cache
 from unicodedata import combining,normalize
 from timm.data import ImageNetInfo
 
-# %% ../../nbs/features/37_vocabulary.ipynb #613c1a3e
+# %% ../../nbs/features/37_vocabulary.ipynb #5d88ebc2
 IRREGULAR = dict(people='person', children='child', mice='mouse', geese='goose', feet='foot',
                  teeth='tooth', oxen='ox')
 
@@ -39,7 +39,7 @@ def name_words(
     plain = ''.join(c for c in normalize('NFKD', name.casefold()) if not combining(c))
     return tuple(map(stem, re.findall(r'[^\W_]+', re.sub("['’]", '', plain))))
 
-# %% ../../nbs/features/37_vocabulary.ipynb #f3d7421e
+# %% ../../nbs/features/37_vocabulary.ipynb #7029cde4
 def definitions(
     concepts:list, # names as `concept_names` gives them
 ) -> list: # texts, '' where there is none
@@ -50,7 +50,7 @@ def definitions(
         left[name].append(text[len(name)+2:])
     return [left[c].pop(0) if left[c] else '' for c in concepts]
 
-# %% ../../nbs/features/37_vocabulary.ipynb #c122b41f
+# %% ../../nbs/features/37_vocabulary.ipynb #63b0958c
 _BEFORE = re.compile(r'^((?!of )\S+ ){0,4}?(any|one|either|breeds?|kind|type|species|variety|'
                      'pair|set) of ((any|various|several|numerous|many|the|two) )*')
 _AFTER = re.compile(r'[,;:(]| (\S{3,}(ed|ly) )*(that|which|whose|with|of|on|in|for|from|to|by|at|'
@@ -62,7 +62,7 @@ def defined_as(
     "The words of a definition up to the kind of thing that it names."
     return name_words(_AFTER.split(_BEFORE.sub('', text), 1)[0])
 
-# %% ../../nbs/features/37_vocabulary.ipynb #3fffce82
+# %% ../../nbs/features/37_vocabulary.ipynb #e7c0a542
 def match_names(
     names:list, # of classes
     concepts:list, # names of concepts, those of one concept separated by commas

@@ -24,7 +24,8 @@ from ..store import atomic_path,digest
 from ..data.decode import read_tensors
 from ..data.folder import ImageSet
 from ..features.backbones import Backbone
-from ..features.extract import cached_features,FeatureTable,to_bytes
+from ..features.extract import cached_features,to_bytes
+from ..features.table import FeatureTable
 from .support import SetViews,Support
 
 # %% ../../nbs/fewshot/61_views.ipynb #782e37f4

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..core import InputError,multi_hot
 from ..data.coco import coco_novel
 from ..evaluate.metrics import mean_ap,sorted_rows
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..features.heads import apply_heads,fit_heads
 from ..ops.kinds import set_ops,SetOps
 from ..fewshot.support import support_sets,support_tasks

@@ -18,7 +18,7 @@ import torch
 from ..data.labels import draw_pairs
 from ..evaluate.metrics import mean_ap
 from ..evaluate.retrieval import faiss_index,nearest
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..features.heads import fit_linear
 from ..ops.kinds import set_ops
 from ..train.recipes import ops_learner

@@ -23,7 +23,7 @@ from ..data.labels import pseudo_novel
 from ..evaluate.metrics import mean_ap
 from ..evaluate.plots import NotebookFigure,own_settings
 from ..evaluate.statistics import fewshot_table,paired_ci,SETS
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..ops.logic import fuzzy
 from ..ops.kinds import set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs

@@ -26,7 +26,7 @@ from torch import nn,Tensor
 from ..core import InputError,rank
 from ..data.labels import draw_pairs
 from ..evaluate.metrics import mean_ap
-from ..features.extract import FeatureTable
+from ..features.table import FeatureTable
 from ..ops.kinds import SetOps
 from .losses import targets
 
