@@ -131,7 +131,8 @@ def extract(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
         views = compute_views(images, net, run.sets_for(table, cfg), seed=seed)
         table.save(new/'features')
         views.save(new/'views.safetensors')
-    say(f'{table}\nwritten to {out}')
+    chosen = f'representation: {found}\n' if found else ''
+    say(f'{table}\n{chosen}written to {out}')
 
 # %% ../nbs/84_cli.ipynb #a825bbd7
 @app.command()

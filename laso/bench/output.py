@@ -256,11 +256,11 @@ def write_resampled(
 def _digest_of(tensors, text, rows):
     return digest({k: v.tobytes() for k,v in tensors.items()}, text, _keys(rows))
 
-# %% ../../nbs/bench/70_output.ipynb #aad92ca0
+# %% ../../nbs/bench/70_output.ipynb #da113eb0
 def read_resampled(
     rows:list, # from the file of numbers
     path:str|Path, # file that `write_resampled` wrote
-) -> tuple: # rows with their arrays, and what `identity` said; as they were if there is no such file
+) -> tuple: # rows with their arrays, or as they were if there are none; and what `identity` said
     "Put the arrays of a file back into the rows."
     if not Path(path).is_file(): return rows,{}
     try:

@@ -65,8 +65,8 @@ def _fewshot(res):
         row = dict(method=m)
         for k,p in zip((1, 5), pub):
             got = t.loc[(m, k)] if (m, k) in t.index else {}
-            ends = {f'{k}-shot {o}': _percent(got.get(e)) for o,e in (('from', 'low'), ('to', 'high'))}
-            row |= {f'{k}-shot': _percent(got.get('map'))} | ends
+            ends = {'': 'map', ' from': 'low', ' to': 'high'}
+            row |= {f'{k}-shot{o}': _percent(got.get(e)) for o,e in ends.items()}
             row[f'published {k}-shot'] = p
         yield row | dict(standing=standing)
 
