@@ -11,8 +11,8 @@ They are trained on classes with many images and applied to classes that they ha
 
 Modules:
 
-- `laso.bench.networks`: A backbone with its choice of blocks and its operators, read from a run, or from a file that may come from anyone
 - `laso.bench.output`: Which files in it are ours, so that nothing of anyone else's is replaced or removed
+- `laso.bench.restore`: A backbone with its choice of blocks and its operators, read from a run, or from a file that may come from anyone
 - `laso.bench.results`: What a run leaves behind: a file of numbers, tables, one page that can be sent to others
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
 - `laso.cli`: The command `laso`: the main job and each of its stages

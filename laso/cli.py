@@ -233,7 +233,7 @@ def teach(folder:Taught, out:TaggerOut=Path('my.tagger'), run:FromRun=None,
           backbone:Backbone='tf_efficientnet_lite0', weights:Weights=None, size:Size=None,
           plain:Plain=False, no_names:Nameless=False, skip_bad:SkipBad=False):
     "Learn tags from a few images of each."
-    from laso.bench.networks import backbone_and_ops
+    from laso.bench.restore import backbone_and_ops
     from laso.core import name_all, one_line
     from laso.features.backbones import create_backbone
     from laso.tag import images, tagger

@@ -22,7 +22,7 @@ from laso.data.layouts import fastai_data, read_coco, read_voc
 from laso.lab.official import load_official, read_weights
 from laso.ops.kinds import SetOps, set_ops
 from laso.bench.results import read_run
-from laso.bench.networks import backbone_and_ops
+from laso.bench.restore import backbone_and_ops
 from laso.tag.tagger import FewShotTagger, load_tagger
 
 class Evil:

@@ -30,11 +30,11 @@ def candidates(
     if best is None: return [{k: 1.} for k in blocks]
     return [{first: a, best: b} for a,b in PROPORTIONS]
 
-# %% ../../nbs/fewshot/66_representation.ipynb #55331c84
+# %% ../../nbs/fewshot/66_representation.ipynb #737ee063
 JUDGES = ['none', 'cosine-softmax']
 
 def _scores(table, weights, sets):
-    "mAP (n_sets,) and mAP under each resample of the images (n_sets, n_boot), over judges and shots."
+    "mAP (n_sets,), and under each resample of the images (n_sets, n_boot), over judges and shots."
     rows = fewshot(table.choose(weights), sets=sets, methods=JUDGES, show=False)
     of_set = {}
     for r in rows: of_set.setdefault(r['episode'], []).append(r)

@@ -29,7 +29,7 @@ from ..features.table import BlockChoice,FeatureTable
 from ..features.vocabulary import match_names
 from ..ops.kinds import ops_from,set_ops,SetOps
 from ..fewshot.names import SaidByNames
-from ..bench.networks import pack,part_of,SIZE,unpack,with_choice
+from ..bench.restore import pack,part_of,SIZE,unpack,with_choice
 from ..bench.output import write_csv
 from .head import left_out_gain,TagHead
 from .images import check_tags,from_dls,ImageList,is_dls,is_tag,read_taught
