@@ -100,7 +100,8 @@ def test_results(ran):
     base = [o for o in CATEGORIES if o not in NOVEL]
     assert {k: v if isinstance(v, (str, int)) else set(v) for k,v in res['data'].items()} == dict(
         name='data', n_train=240, n_valid=120, base=set(base), novel=set(NOVEL))
-    assert res['backbone'] == dict(name='test_efficientnet', width=256, finetuned=False, size=64)
+    assert res['backbone'] == dict(name='test_efficientnet', width=256, finetuned=False, size=64,
+                                  taus=[])
     assert list(res['untouched']) == ['seen', 'unseen'] and all(map(fraction, res['untouched'].values()))
     assert {'features', 'operators', 'evaluation', 'fewshot', 'total'} <= res['timings'].keys()
     assert 0 < max(res['timings'].values()) == res['timings']['total'] and res['peak_memory_mb'] > 100
@@ -149,7 +150,7 @@ def test_stages(laso, world, ran, tmp_path):
         (('train', run, '--ops-epochs', 1), learned),
         (('evaluate', run, '--n-pairs', 50), scores[:1]),
         (('retrieve', run, '--n-pairs', 50), scores[-1:]),
-        (('fewshot', run), scores[1:3]),
+        (('fewshot', run), scores[1:4]),
     ]:
         before = set(names(run)) if run.exists() else set()
         status,out,err = laso(*args)
