@@ -304,7 +304,8 @@ def test_study_on_a_split(laso, world, trained, tmp_path):
     status,text,err = laso('study', trained, '--split', split, '--quick', '--out', tmp_path/'study')
     assert status == 0, err
     assert 'laso-ensemble' in text and 'knows the classes' in text
-    assert names(tmp_path/'study') == ['fewshot.csv', 'laso-files.json', 'operators.csv', 'settings.json']
+    assert names(tmp_path/'study') == ['fewshot.csv', 'laso-files.json', 'operators.csv', 'resampled.safetensors',
+                                       'settings.json']
 
 @pytest.mark.parametrize('out', ['file', 'file/sub'])
 def test_bad_output(laso, world, trained, tmp_path, monkeypatch, out):

@@ -200,7 +200,7 @@ def load(cls:BlockChoice,
     raise InputError(f"expected a choice of blocks in {path}, found something else; "
                      "run laso bench again")
 
-# %% ../../nbs/features/32_table.ipynb #5fe027e8
+# %% ../../nbs/features/32_table.ipynb #e3aa20a0
 LARGE = 2**30   # bytes; larger tables are kept on disk
 
 @patch
@@ -222,9 +222,10 @@ def choose(self:FeatureTable,
     return self.chosen(BlockChoice(self.blocks, weights).fit(self.raw))
 
 def _apply(choice, raw):
-    if len(choice.own) == 1: return choice(raw.x)
     pieces,shape = raw.x.split(2**12),(len(raw), choice.width)
-    if 4*len(raw)*choice.width <= LARGE: return torch.cat([choice(o) for o in pieces])
+    small = 4*len(raw)*choice.width <= LARGE
+    if len(choice.own) == 1 and not (small and raw.x.dtype == torch.half): return choice(raw.x)
+    if small: return torch.cat([choice(o).float() for o in pieces])
     file = cache_dir()/f'chosen-{digest(raw.fingerprint(), choice.state_dict())}.npy'
     if not find_cached(file):
         with cache_entry(file) as tmp:

@@ -223,7 +223,8 @@ def rivals(
         return parts.ops(f'{kind}-{seed}', make) if parts else make()
     def learned(kind, **settings): return [trained(kind, s, **settings) for s in seeds]
     blend,rescale = ({op: blends[op][i] for op in OPS} for i in (0, 1))
-    best = set_ops('blend', d, blend=blend, rescale=rescale).adapt(table.x[table.train_ids])
+    best = set_ops('blend', d, blend=blend, rescale=rescale)
+    best.adapt(table.features(table.train_ids))
     logic = learned('logic', blends=blends)
     return {'analytic': [set_ops('analytic', d)], 'best blend': [best.eval()],
             'paper network': learned('paper', h=min(d, 2048)), 'mixture': learned('mixture'),

@@ -48,7 +48,7 @@ def adapt_ops(
     "Let operators know the features of a table, and the classifier of its base classes."
     if rows is None: rows = dev_split(table, .1, drop_novel, seed)[0][:FIT_ROWS]
     head = fit_linear(table.x, table.base_labels, l2=l2, rows=rows)
-    ops.adapt(table.x[rows], head, seed=seed)
+    ops.adapt(table.features(rows), head, seed=seed)
     return head
 
 def _loaders(dl, rows, held, device, n_pairs, **kwargs):
@@ -126,7 +126,7 @@ def blend_scores(
     "mAP of every blend, on pseudo-novel splits."
     res = []
     for seed,t in enumerate(tables):
-        heads,x = evaluation_heads(t),t.x[t.train_ids]
+        heads,x = evaluation_heads(t),t.features(t.train_ids)
         for classes,cols in class_columns(t).items():
             pairs = evaluation_pairs(t, cols, n_pairs=n_pairs, seed=seed)
             for op in OPS:
