@@ -180,7 +180,8 @@ def operators(kind, d=4):
         for m in ops.modules():
             if isinstance(m, LogicNet):
                 directions = (torch.randn(2, d), torch.randn(2)), (torch.randn(1, d), torch.randn(1))
-                m.adapt(directions, length=m.net.scale, mean=m.net.mean, dirs=m.net.dirs)
+                m.adapt(directions, length=m.net.scale, mean=m.net.mean, dirs=m.net.dirs,
+                        typical=torch.ones(len(m.net.mean)))
     return ops
 
 def away_from_ties(bs=4, d=4):
