@@ -1,8 +1,8 @@
 """A photograph often shows several things, and new tags come with few examples. `laso` is made for both:
 
 - **Tags for your own photographs.** Give two to five examples of each tag; two commands tag all your other images.
-- **Features that can be read.** What is where in an image, in words, from the network's own classifier. New tags are learned
-  better from these concepts than from pooled features.
+- **Features that can be read.** What is where in an image, in words, from the network's own classifier. New tags with one
+  example are learned better from these concepts than from pooled features.
 - **An honest benchmark.** Which method learns new classes best from one or five examples? All methods see the same
   examples, each difference has an interval, and settings are chosen on other classes.
 - **Operators on features.** Small networks take the features of two images and return those of a third one. Its labels

@@ -9,9 +9,10 @@ above zero. Novel classes and validation images are never looked at."""
 # %% auto #0
 __all__ = ['PROPORTIONS', 'JUDGES', 'TAUS', 'REPRESENTATIONS', 'candidates', 'Representation', 'choose_blocks', 'represent']
 
-# %% ../../nbs/fewshot/66_representation.ipynb #5d67021f
+# %% ../../nbs/fewshot/66_representation.ipynb #15e7796c
 from dataclasses import dataclass
 import numpy as np
+from ..core import InputError
 from ..data.labels import pseudo_novel
 from ..evaluate.statistics import Estimate,two_way
 from ..features.table import FeatureTable
@@ -48,15 +49,16 @@ def _gain(scores, base):
     half = np.sqrt(sum((o.high-o.mean)**2 for o in each))/len(each)
     return Estimate(mean, mean-half, mean+half, np.nan)
 
-# %% ../../nbs/fewshot/66_representation.ipynb #01fa36a2
+# %% ../../nbs/fewshot/66_representation.ipynb #768c1eb5
 @dataclass
 class Representation:
     "What was chosen of the blocks of features, and on which grounds."
     weights:dict # name of a block -> weight
     scores:list # of dict(weights, map, gain, low, high), fractions; gains are over the first block
+    note:str='' # why nothing was compared
 
     def __repr__(self):
-        if not self.scores: return _words(self.weights)
+        if not self.scores: return _words(self.weights)+self.note
         first = self.scores[0]['weights']
         if self.weights == first: return f'{_words(first)}: no other choice was surely better'
         r = next(r for r in self.scores if r['weights'] == self.weights)
@@ -67,7 +69,9 @@ def _words(weights):
     if len(weights) == 1: return next(iter(weights))
     return ' beside '.join(f'{w:g} {k}' for k,w in weights.items())
 
-# %% ../../nbs/fewshot/66_representation.ipynb #12746c92
+# %% ../../nbs/fewshot/66_representation.ipynb #f0fc87f6
+_TOO_FEW = ': too few images of base classes for a choice'
+
 def choose_blocks(
     table:FeatureTable, # raw features, in one block or several
     *, n_splits:int=3, # pseudo-novel splits
@@ -77,8 +81,10 @@ def choose_blocks(
 ) -> Representation:
     "The blocks that tell pseudo-novel classes apart best, or the first one."
     if len(table.blocks) == 1: return Representation(dict.fromkeys(table.blocks, 1.), [])
-    splits = [pseudo_novel(table.raw, seed+i) for i in range(n_splits)]
-    sets = [support_sets(t, n_shots=n_shots, n_eps=n_eps, seed=seed) for t in splits]
+    try:
+        splits = [pseudo_novel(table.raw, seed+i) for i in range(n_splits)]
+        sets = [support_sets(t, n_shots=n_shots, n_eps=n_eps, seed=seed) for t in splits]
+    except InputError: return Representation(candidates(table.blocks)[0], [], _TOO_FEW)
     rows = []
     def score(weights):
         scores = [_scores(t, weights, s) for t,s in zip(splits, sets)]
