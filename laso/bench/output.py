@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from ..core import from_cell,InputError,name_all,notify,rank,to_cell
 from ..store import atomic_path,digest,locked,together
-from ..data.decode import read_json,read_tensors
+from ..data.decode import parse_json,read_json,read_tensors
 
 # %% ../../nbs/bench/70_output.ipynb #9831e0bd
 def default_folder(
@@ -223,7 +223,7 @@ def read_csv(
     import pandas as pd
     return _mapped(pd.read_csv(path, **kwargs), from_cell)
 
-# %% ../../nbs/bench/70_output.ipynb #8e02e061
+# %% ../../nbs/bench/70_output.ipynb #f9fce2b5
 def plain(
     rows:list, # of dict
 ) -> list: # of dict
@@ -250,13 +250,14 @@ def write_resampled(
     if not rows or not all('boot' in r for r in rows): return
     tensors = {k: np.stack([r[k] for r in rows]).astype(np.float32) for k in ('boot', 'ap', 'map')}
     text = json.dumps(about or {})
-    meta = dict(about=text, digest=_digest_of(tensors, text, rows))
+    both = dict(about=text, digest=_digest_of(tensors, text, rows))
+    meta = dict(laso=json.dumps(both))   # of several keys the order in the file is chance
     with atomic_path(path) as p: save_file(tensors, p, meta)
 
 def _digest_of(tensors, text, rows):
     return digest({k: v.tobytes() for k,v in tensors.items()}, text, _keys(rows))
 
-# %% ../../nbs/bench/70_output.ipynb #da113eb0
+# %% ../../nbs/bench/70_output.ipynb #8680f8a5
 def read_resampled(
     rows:list, # from the file of numbers
     path:str|Path, # file that `write_resampled` wrote
@@ -266,11 +267,12 @@ def read_resampled(
     try:
         found,texts = read_tensors(path)
         found = {k: v.numpy() for k,v in found.items()}
-        about = json.loads(texts['about'])
-        if texts['digest'] != _digest_of(found, texts['about'], rows): raise ValueError
+        both = parse_json(texts['laso'])
+        if both['digest'] != _digest_of(found, both['about'], rows): raise ValueError
         if not np.allclose(found['map'], [r['map'] for r in rows], atol=1e-4): raise ValueError
         arrays = zip(found['boot'], found['ap'])
-        return [r | dict(boot=b, ap=a) for r,(b,a) in zip(rows, arrays, strict=True)],about
+        filled = [r | dict(boot=b, ap=a) for r,(b,a) in zip(rows, arrays, strict=True)]
+        return filled,parse_json(both['about'])
     except (KeyError, TypeError, ValueError, AttributeError):
         notify(f'left out {path}, which is damaged or of other results; '
                'intervals are over support sets only')
