@@ -231,6 +231,7 @@ def rivals(
             'adaptive': [SetOps(*(getattr(o, op).net for op in OPS)) for o in logic],
             'logic': logic}
 
+# %% ../../nbs/lab/95_study.ipynb #d9755ed2
 FILES = 'settings.json', 'operators.csv', 'fewshot.csv', 'resampled.safetensors'
 
 def _write(folder, operators, few, about):
@@ -276,7 +277,7 @@ def study(
     parts.remove()
     return tuple(dfs.values())
 
-# %% ../../nbs/lab/95_study.ipynb #de4995f7
+# %% ../../nbs/lab/95_study.ipynb #f5325162
 def read_fewshot(
     folder:str|Path, # that `study` wrote
 ) -> list: # of dict, as of `fewshot_rows`
