@@ -85,7 +85,9 @@ LABELS = [['tabby'], ['b'], ['tabby', 'b'], [], ['tabby'], ['b'], ['b'], ['c']]
 @pytest.fixture(scope='module', params=['own', 'linear'])
 def rich(request, tmp_path_factory):
     "A tagger of pooled features beside concepts, and its file."
-    backbone = create_backbone('test_efficientnet', size=32, weights='random', concepts=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)   # of the weights: with some, concepts are surely worse
+        backbone = create_backbone('test_efficientnet', size=32, weights='random', concepts=True)
     if request.param == 'linear':
         g = torch.Generator().manual_seed(0)
         backbone = with_head(backbone, LinearHead(torch.randn(5, 256, generator=g), names=['tabby, tabby cat', 'wall', 'roof', 'sea', 'sky']), (.5, 1.))
