@@ -7,7 +7,8 @@ from timm.data import ImageNetInfo
 from laso.core import InputError
 from laso.features.table import FeatureTable, load_features
 from laso.fewshot.methods import METHODS, fewshot, method_groups, usual_methods
-from laso.fewshot.names import NamePrior, match_names, name_prior, stem
+from laso.features.vocabulary import match_names, stem
+from laso.fewshot.names import NamePrior, name_prior
 from laso.fewshot.support import Vectors, support_sets, support_tasks
 
 IMAGENET = ImageNetInfo().label_descriptions()

@@ -128,12 +128,15 @@ def test_memory_is_kept_and_given_back(tmp_path):
     assert p.stdout.split() == ['False', 'True', 'False'], p.stderr
 
 def test_features_in_16_bits(runs, tmp_path):
-    x = np.load(runs[1]/'run/features/features.npy')
-    for name,options,bound in (('half', ['--float16'], 1e-3), ('rough', ['--float16', '--bf16'], .1)):
-        p = run([laso, 'extract', '--quick', '--frozen', '--episodes', 2, '--size', 64, *options, '--out', tmp_path/name],
-                runs[1]/'cache')
+    def extracted(name, *options):
+        p = run([laso, 'extract', '--quick', '--frozen', '--representation', 'pooled', '--episodes', 2, '--size', 64, *options,
+                 '--out', tmp_path/name], runs[1]/'cache')
         assert p.returncode == 0, p.stderr
-        half = np.load(tmp_path/name/'features/features.npy')
+        return np.load(tmp_path/name/'features/features.npy')
+    x = extracted('whole')
+    assert x.dtype == np.float32
+    for name,options,bound in (('half', ['--float16'], 1e-3), ('rough', ['--float16', '--bf16'], .1)):
+        half = extracted(name, *options)
         assert half.dtype == np.float16
         assert 0 < np.abs(x-half).mean() < bound*np.abs(x).mean()
     p = run([laso, 'train', tmp_path/'half', '--bf16'], tmp_path)   # the default kind has no use for it
