@@ -8,13 +8,14 @@ raises `InputError`, whose message is one plain sentence."""
 
 # %% auto #0
 __all__ = ['OPS', 'CELLS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'InputError', 'one_line',
-           'name_all', 'multi_hot', 'label_names', 'quote_name', 'join_names', 'split_names', 'unquoted', 'to_cell',
-           'from_cell', 'usable_device', 'rank', 'progress', 'notify']
+           'name_all', 'did_you_mean', 'multi_hot', 'label_names', 'quote_name', 'join_names', 'split_names',
+           'unquoted', 'to_cell', 'from_cell', 'usable_device', 'rank', 'progress', 'notify']
 
 # %% ../nbs/00_core.ipynb #50a06c9b
 import json,os,re,sys
 from collections.abc import Iterable
 from contextlib import contextmanager
+from difflib import get_close_matches
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -95,6 +96,16 @@ def name_all(
     more = ', …'*(len(items) > most) + (f" ({len(items)} in all)" if len(items) > 1 else '')
     return ', '.join(names) + more
 
+# %% ../nbs/00_core.ipynb #48a9fe6e
+def did_you_mean(
+    name:str, # that is not known
+    known:Iterable, # names
+    otherwise:str, # what to say if none is like it
+) -> str:
+    "The end of a message about a name."
+    close = get_close_matches(name, known, 3, .5)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
+
 # %% ../nbs/00_core.ipynb #a133f548
 CELLS = 10**9   # pairs of an image and a class at the most, at four bytes
 
@@ -142,7 +153,7 @@ def join_names(
     "Names in one text, separated by spaces."
     return ' '.join(map(quote_name, names))
 
-# %% ../nbs/00_core.ipynb #4372717c
+# %% ../nbs/00_core.ipynb #2a5a7918
 def split_names(
     text:str, # names separated by spaces, those with spaces in double quotes
     strict:bool=True, # refuse a quote without its end; otherwise it is a letter
@@ -163,7 +174,7 @@ def unquoted(
     "What stands outside of quotes."
     return re.sub(_QUOTED, '', text)
 
-# %% ../nbs/00_core.ipynb #cdc0b629
+# %% ../nbs/00_core.ipynb #940505e0
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 def to_cell(

@@ -58,7 +58,7 @@ def _check_scored(images, cfg):
         except InputError as e:
             raise InputError(f"{e} of {name} classes, for validation") from None
 
-# %% ../../nbs/bench/73_run.ipynb #9262c79f
+# %% ../../nbs/bench/73_run.ipynb #ccf157fe
 def features_for(
     cfg:BenchConfig, # the settings
     *, scored:bool=False, # refuse images that the evaluations can't score
@@ -69,12 +69,10 @@ def features_for(
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad)
     if cfg.pseudo is not None: images = pseudo_novel(images, cfg.pseudo)
     if scored: _check_scored(images, cfg)
-    undecided = None if cfg.frozen else False   # None: concepts, if the network can
-    concepts = dict(auto=undecided, pooled=False).get(cfg.representation, True)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with drawn_from(cfg.seed):
         backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights,
-                                   concepts=concepts, taus=TAUS)
+                                   concepts=cfg.concepts, taus=TAUS)
     if not cfg.frozen:
         backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed,
                              drop_novel=cfg.drop_novel)

@@ -106,12 +106,17 @@ def check(self:BenchConfig):
     check_size(self.size)
 
 # %% ../../nbs/bench/72_settings.ipynb #6d560314
+@patch(as_prop=True)
+def concepts(self:BenchConfig) -> bool|None: # as for `create_backbone`
+    "Does the representation need concepts? None: it takes them where the network has some."
+    undecided = None if self.frozen else False
+    return dict(auto=undecided, pooled=False).get(self.representation, True)
+
 @patch
 def files(self:BenchConfig) -> list: # names
     "What a benchmark with these settings may write."
     paper = self.preset != 'default' or self.data.startswith('coco')
     moves = not self.frozen or self.end_to_end
-    several = self.representation != 'pooled' if self.frozen else self.representation != 'auto'
     more = ['results.safetensors', 'curves.png']
     return [*BENCH_FILES, *more, *['backbone.safetensors']*bool(moves),
-            *['choice.safetensors']*several, *PAPER_FILES*paper]
+            *['choice.safetensors']*(self.concepts is not False), *PAPER_FILES*paper]

@@ -8,28 +8,26 @@
 # %% auto #0
 __all__ = ['image_tokens', 'concept_shares', 'find_concept', 'concept_map', 'plot_concepts']
 
-# %% ../../nbs/features/35_maps.ipynb #beb4e617
-import difflib
+# %% ../../nbs/features/35_maps.ipynb #6c908a83
 from math import isqrt
 import torch
 from PIL import Image
 from torch import Tensor
-from ..core import InputError
+from ..core import did_you_mean,InputError
 from .backbones import Backbone
-from .concepts import NoConcepts,tokens
-from .extract import to_bytes
+from .concepts import NoConcepts,short_name,tokens
+from .extract import pixel_stats,to_bytes
 
-# %% ../../nbs/features/35_maps.ipynb #191063b9
+# %% ../../nbs/features/35_maps.ipynb #df1073e3
 @torch.no_grad()
 def image_tokens(
     backbone:Backbone, # a `timm` model with places
     image:Image.Image, # of any size and mode
 ) -> tuple: # tokens (1, n, c), feature map
     "The vectors of all places of an image."
-    mean,std = (torch.tensor(o)[:,None,None]*255 for o in (backbone.mean, backbone.std))
-    x = (to_bytes(image, backbone.size).float()-mean)/std
-    device = next(backbone.parameters()).device
-    f = backbone.eval().body.forward_features(x[None].to(device))
+    mean,std = pixel_stats(backbone)
+    x = (to_bytes(image, backbone.size).to(mean.device).float()-mean)/std
+    f = backbone.eval().body.forward_features(x[None])
     return tokens(backbone.body, f),f
 
 # %% ../../nbs/features/35_maps.ipynb #606ce569
@@ -50,7 +48,7 @@ def concept_shares(
     raise NoConcepts(f"expected places in a square, found {len(p)} of {backbone.name}; "
                      "choose another backbone")
 
-# %% ../../nbs/features/35_maps.ipynb #94be2b9e
+# %% ../../nbs/features/35_maps.ipynb #a03b4622
 def find_concept(
     names:list|None, # of all concepts, words separated by commas
     concept:str|int, # one of these words, or a number
@@ -60,9 +58,8 @@ def find_concept(
     words = [[o.strip().lower() for o in name.split(',')] for name in names or []]
     for i,w in enumerate(words):
         if concept.lower() in w: return i
-    close = difflib.get_close_matches(concept.lower(), sum(words, []), 3, .5)
-    raise InputError(f"expected the name of a concept, found {concept!r}; "
-                     + (f"did you mean {' or '.join(close)}?" if close else "give its number"))
+    hint = did_you_mean(concept.lower(), sum(words, []), 'give its number')
+    raise InputError(f"expected the name of a concept, found {concept!r}; {hint}")
 
 def concept_map(
     backbone:Backbone, # with concepts
@@ -74,7 +71,7 @@ def concept_map(
     k = find_concept(backbone.concepts, concept)
     return concept_shares(backbone, image, tau)[:,:,k]
 
-# %% ../../nbs/features/35_maps.ipynb #d59f938e
+# %% ../../nbs/features/35_maps.ipynb #cf247dba
 def plot_concepts(
     backbone:Backbone, # with concepts
     image:Image.Image, # of any size and mode
@@ -96,6 +93,6 @@ def plot_concepts(
         heat = shares[:,:,k]
         ax.imshow(heat, extent=(0, 1, 0, 1), aspect=image.height/image.width, cmap='inferno',
                   alpha=.65, vmin=0, interpolation='bilinear')
-        name = names[k].split(',')[0] if names else f'concept {k}'
+        name = short_name(names[k]) if names else f'concept {k}'
         ax.set_title(f'{name}, {100*total[k]:.0f} %', size=9, parse_math=False)
     return fig

@@ -9,8 +9,9 @@ weighs blocks against each other. `toy_table` makes a small table of random numb
 # %% auto #0
 __all__ = ['LARGE', 'FeatureTable', 'block_columns', 'BlockChoice', 'load_features', 'toy_table']
 
-# %% ../../nbs/features/32_table.ipynb #041d8169
+# %% ../../nbs/features/32_table.ipynb #9a9d31b2
 import json
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn,Tensor
 from ..core import InputError,multi_hot,name_all
 from ..store import atomic_path,cache_dir,cache_entry,content_digest,digest,find_cached
 from ..data.labels import LabelTable
-from ..data.decode import parse_json,read_array,read_json,read_tensors
+from ..data.decode import fill,parse_json,read_array,read_json,read_tensors
 
 # %% ../../nbs/features/32_table.ipynb #d63e4449
 class FeatureTable(LabelTable):
@@ -176,7 +177,7 @@ def block_of(self:BlockChoice,
     _,columns = self.own[name]
     return x[...,columns]/self.scale[columns] + self.mean[columns]
 
-# %% ../../nbs/features/32_table.ipynb #e85143c0
+# %% ../../nbs/features/32_table.ipynb #43f81cc2
 @patch
 def save(self:BlockChoice,
     path:str|Path, # safetensors file
@@ -186,6 +187,17 @@ def save(self:BlockChoice,
     with atomic_path(path) as p: save_file(self.state_dict(), p, dict(choice=about))
 
 @patch(cls_method=True)
+def of(cls:BlockChoice,
+    blocks:dict, # name -> width of all blocks
+    weights:dict, # name -> weight of those to take
+    tensors:dict, # `mean` and `scale`, from anyone
+) -> BlockChoice: # a `ValueError` says what does not fit
+    "The choice with these numbers."
+    res = fill(partial(cls, blocks, weights), tensors)
+    if not 0 < res.scale.min() or not res.scale.max() < 1e12: raise ValueError('choice')
+    return res
+
+@patch(cls_method=True)
 def load(cls:BlockChoice,
     path:str|Path, # file that `save` wrote
 ) -> BlockChoice:
@@ -193,12 +205,11 @@ def load(cls:BlockChoice,
     try:
         tensors,texts = read_tensors(path)
         about = parse_json(texts['choice'])
-        res = cls({str(k): int(n) for k,n in about['blocks'].items()}, about['weights'])
-        res.load_state_dict(tensors)
-        if all(o.isfinite().all() for o in tensors.values()): return res
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError): pass
-    raise InputError(f"expected a choice of blocks in {path}, found something else; "
-                     "run laso bench again")
+        blocks = {str(k): int(n) for k,n in about['blocks'].items()}
+        return cls.of(blocks, about['weights'], tensors)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        raise InputError(f"expected a choice of blocks in {path}, found something else; "
+                         "run laso bench again") from None
 
 # %% ../../nbs/features/32_table.ipynb #e3aa20a0
 LARGE = 2**30   # bytes; larger tables are kept on disk

@@ -8,12 +8,12 @@ of a `timm` model. `text_backbone` loads both, for a `Backbone` whose concepts a
 # %% auto #0
 __all__ = ['ImageTower', 'text_head', 'text_backbone']
 
-# %% ../../nbs/features/38_text_heads.ipynb #fcd19bee
-import copy,difflib
+# %% ../../nbs/features/38_text_heads.ipynb #97d3ccad
+import copy
 import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
-from ..core import InputError,name_all,usable_device
+from ..core import did_you_mean,InputError,name_all,usable_device
 from .backbones import Backbone
 from .concepts import each_alone,LinearHead,NoConcepts,tokens
 
@@ -68,7 +68,7 @@ def text_head(
     vectors = torch.cat([model.encode_text(tokenizer(o), normalize=True) for o in parts])
     return LinearHead(model.logit_scale.exp()*vectors, names=list(words))
 
-# %% ../../nbs/features/38_text_heads.ipynb #67e9470b
+# %% ../../nbs/features/38_text_heads.ipynb #c4a7252e
 def _needed():
     try: import open_clip
     except ImportError:
@@ -85,8 +85,7 @@ def _known(name):
         for o in (f'{model}.{tag}', model, of_timm, of_timm.split('.')[0]):
             names.setdefault(o, (model, tag))
     if name in names and name: return names[name]
-    close = difflib.get_close_matches(name, names, 3, .5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "open_clip.list_pretrained() has all"
+    hint = did_you_mean(name, names, 'open_clip.list_pretrained() has all')
     raise InputError(f"expected the name of a model with a text tower, found {name!r}; {hint}")
 
 # %% ../../nbs/features/38_text_heads.ipynb #18602239

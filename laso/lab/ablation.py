@@ -55,7 +55,7 @@ def _ablation_table(runs):
             rows[name] |= {op: mean_ci(a).mean, f'{op} − full': diff.mean, f'{op} ±': diff.half}
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/lab/94_ablation.ipynb #04620b53
+# %% ../../nbs/lab/94_ablation.ipynb #f5012410
 def fewer_images(
     table:FeatureTable, # features with labels and splits
     share:float, # of the training images, in (0,1]
@@ -65,8 +65,7 @@ def fewer_images(
     rows = table.train_ids
     drawn = np.random.default_rng(seed).permutation(len(rows))[:round(share*len(rows))]
     rows = torch.cat([rows[torch.from_numpy(drawn)], table.valid_ids]).sort().values
-    return FeatureTable(table.x[rows], table.labels[rows], table.vocab, table.is_valid[rows],
-                        table.novel, fnames=[table.fnames[i] for i in rows], meta=table.meta)
+    return table.part(rows, table.labels[rows], table.vocab, table.is_valid[rows], table.novel)
 
 def blend_ops(
     table:FeatureTable, # features with labels and splits
@@ -75,9 +74,9 @@ def blend_ops(
     "Blends that know the training images of a table."
     blend,rescale = ({op: blends[op][i] for op in OPS} for i in (0, 1))
     ops = set_ops('blend', table.width, blend=blend, rescale=rescale)
-    return ops.adapt(table.x[table.train_ids].float()).eval()
+    return ops.adapt(table.features(table.train_ids)).eval()
 
-# %% ../../nbs/lab/94_ablation.ipynb #1402039c
+# %% ../../nbs/lab/94_ablation.ipynb #9f344121
 def size_rows(
     tables:list, # of `FeatureTable`: pseudo-novel splits, or a table for each seed
     kind:str='logic', # one of `KINDS`
@@ -100,7 +99,7 @@ def size_rows(
             res += [about | o for o in _measured(t, every, measures)]
     return res
 
-# %% ../../nbs/lab/94_ablation.ipynb #61e0df06
+# %% ../../nbs/lab/94_ablation.ipynb #52ae06d8
 def _measures(table, n_pairs, seed):
     "Classes, their columns, their classifier and pairs of images."
     heads = evaluation_heads(table)
@@ -117,7 +116,7 @@ def _measured(table, operators, measures):
                 with torch.no_grad(): score = mean_ap(head(ops(op, x, y)), want).item()
                 yield dict(op=op, classes=classes, operator=name, map=score)
 
-# %% ../../nbs/lab/94_ablation.ipynb #4a349fd2
+# %% ../../nbs/lab/94_ablation.ipynb #a0fce4fa
 def size_table(
     rows:list|pd.DataFrame, # of `size_rows`
 ) -> pd.DataFrame: # op, classes, share, images, gain and half in [0,1]

@@ -38,6 +38,7 @@ from ..bench.output import (identity,own_files,plain,read_csv,read_resampled,wri
     write_json,write_resampled)
 from ..bench.results import between,percent
 from ..bench.parts import Parts
+from .ablation import blend_ops
 
 # %% ../../nbs/lab/95_study.ipynb #b3e0a001
 def choose(
@@ -222,11 +223,8 @@ def rivals(
         def make(): return train_ops(table, kind, epochs, seed=seed, **settings)
         return parts.ops(f'{kind}-{seed}', make) if parts else make()
     def learned(kind, **settings): return [trained(kind, s, **settings) for s in seeds]
-    blend,rescale = ({op: blends[op][i] for op in OPS} for i in (0, 1))
-    best = set_ops('blend', d, blend=blend, rescale=rescale)
-    best.adapt(table.features(table.train_ids))
     logic = learned('logic', blends=blends)
-    return {'analytic': [set_ops('analytic', d)], 'best blend': [best.eval()],
+    return {'analytic': [set_ops('analytic', d)], 'best blend': [blend_ops(table, blends)],
             'paper network': learned('paper', h=min(d, 2048)), 'mixture': learned('mixture'),
             'adaptive': [SetOps(*(getattr(o, op).net for op in OPS)) for o in logic],
             'logic': logic}

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import nn,Tensor
 from ..core import InputError,name_all
+from ..features.concepts import short_name
 from ..features.heads import fit_linear
 from ..features.table import FeatureTable
 from ..features.vocabulary import match_names
 from .evaluation import Expression
-from .words import short_name
 
 # %% ../../nbs/ops/46_search.ipynb #a78b2ab9
 def _plain(name):

@@ -23,13 +23,13 @@ from ..store import atomic_path,cache_dir,cache_entry,digest,find_cached
 from ..data.decode import parse_json,read_tensors
 from ..data.folder import read_folder
 from ..data.scenes import scenes_folder
-from ..features.backbones import Backbone,backbone_digest,create_backbone
+from ..features.backbones import Backbone,backbone_digest,create_backbone,with_choice
 from ..features.extract import extract,extract_images,transform_settings
 from ..features.table import BlockChoice,FeatureTable
 from ..features.vocabulary import match_names
 from ..ops.kinds import ops_from,set_ops,SetOps
 from ..fewshot.names import SaidByNames
-from ..bench.restore import pack,part_of,SIZE,unpack,with_choice
+from ..bench.restore import pack,part_of,SIZE,unpack
 from ..bench.output import write_csv
 from .head import left_out_gain,TagHead
 from .images import check_tags,from_dls,ImageList,is_dls,is_tag,read_taught
