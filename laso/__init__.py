@@ -17,7 +17,8 @@ Modules:
 - `laso.bench.restore`: A backbone with its choice of blocks and its operators, read from a run, or from a file that may come from anyone
 - `laso.bench.results`: What a run leaves behind: a file of numbers, tables, one page that can be sent to others
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
-- `laso.cli`: The command `laso`: the main job and each of its stages
+- `laso.bench.stages`: `laso bench`, each of its stages as a command of its own, and `laso compare`
+- `laso.cli`: The command `laso`: where its commands come together, and how they end
 - `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
 - `laso.data.archives`: What would be unpacked is looked at first
 - `laso.data.coco`: Annotations of COCO, or of tools that write its layout, read where they lie
@@ -67,6 +68,7 @@ Modules:
 - `laso.ops.networks`: Networks that take the features of two images and return the features of a third one: their union, intersection or subtraction
 - `laso.ops.search`: Find images by an expression of tags and concepts, such as `dog & grass - person`
 - `laso.ops.words`: What features and the results of operators say, in words
+- `laso.options`: What the commands share: their options, and the program that they belong to
 - `laso.store`: Files that are whole or absent, a cache, and names for content
 - `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
