@@ -39,14 +39,26 @@ def fix_links(text, up):
     def notebook(m): return f']({page_name(m[1]).as_posix()}'
     return re.sub(r'\]\(((?![a-z]+:)[^)#]*\.ipynb)', notebook, text)
 
+TESTS = re.compile(r'\bassert |\b(test_\w+|expect_fail|refused)\(')
+
+def only_tests(cell):
+    "Does a code cell test something and show nothing?"
+    return (cell['cell_type'] == 'code' and not cell.get('outputs')
+            and bool(TESTS.search(''.join(cell['source']))))
+
+def folded(cell):
+    "The source of a cell that only tests, folded away."
+    return '#| code-fold: true\n#| code-summary: Test\n' + ''.join(cell['source'])
+
 def fix_page(path):
-    "Rewrite the links of a processed notebook and give it its page name instead of an `output-file`."
+    "Rewrite links, fold tests away, and give a processed notebook its page name instead of an `output-file`."
     nb,up = json.loads(path.read_text(encoding='utf8')),'../'*(len(path.relative_to(PROC).parts)-1)
     for c in nb['cells']:
         src = ''.join(c['source'])
         if c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', src, flags=re.M)
         if c['cell_type'] == 'markdown':
             c['source'] = fix_links(re.sub(r'\A(#\|.*\n)+', '', src), up)
+        elif only_tests(c): c['source'] = folded(c)
         for o in c.get('outputs', []):
             if md := o.get('data', {}).get('text/markdown'):
                 o['data']['text/markdown'] = fix_links(''.join(md), up).replace('__main__.', '')

@@ -18,13 +18,13 @@ def markdown(src, first):
     if first: src = re.sub(r'^- \w+:.*\n?', '', re.sub(r'^> ?', '\n', src, flags=re.M), flags=re.M).strip()
     return re.sub(r'(\]\()(?![a-z]+:|#|/)', r'\1nbs/', src)
 
-def output(out, name, pics):
+def output(out, name, pics, alt=''):
     "One stored output: a table or text as it is, an image as a link to `nbs/images/`, which is filled into `pics`."
     data = out.get('data', {})
     kind = next((k for k in ('text/markdown','image/png','text/html','text/plain') if k in data), None)
     if kind == 'image/png':
         pics[f'images/{name}.png'] = base64.b64decode(data[kind])
-        return f'![](nbs/images/{name}.png)'
+        return f'![{alt}](nbs/images/{name}.png)'
     if kind == 'text/html': return re.sub(r'<(style|script)\b.*?</\1>', '', data[kind], flags=re.S).strip()
     if kind == 'text/markdown': return data[kind].strip()
     text = data[kind] if kind else out.get('text', '')
@@ -36,7 +36,8 @@ def code(cell, n, pics):
     if {'hide','default_exp'} & set(opts) or opts.get('include') == 'false': return []
     parts = [] if opts.get('echo') == 'false' or not src else [f'```python\n{src}\n```']
     if opts.get('output') == 'false': return parts
-    return parts + [output(o, f'index-{n}-{i}', pics) for i,o in enumerate(cell.outputs)]
+    alt = opts.get('fig-alt', '').strip('"')
+    return parts + [output(o, f'index-{n}-{i}', pics, alt) for i,o in enumerate(cell.outputs)]
 
 def render(path):
     "The Markdown of the notebook at `path`, and its images as `{path below nbs: bytes}`."
@@ -49,5 +50,6 @@ def render(path):
 if __name__ == '__main__':
     text,pics = render(ROOT/'nbs/index.ipynb')
     (ROOT/'README.md').write_text(text, encoding='utf8')
+    for old in (ROOT/'nbs/images').glob('index-*.png'): old.unlink()
     for name,data in pics.items(): (ROOT/'nbs'/name).write_bytes(data)
     print(f'README.md: {len(text.splitlines())} lines, {len(pics)} images')

@@ -13,20 +13,25 @@ They are trained on classes with many images and applied to classes that they ha
 
 Modules:
 
+- `laso.bench.compare`: Scores of two runs or of single stages side by side, with paired differences
+- `laso.bench.numbers`: The numbers of a run as one table, and its tables as LaTeX
 - `laso.bench.output`: Which files in it are ours, so that nothing of anyone else's is replaced or removed
 - `laso.bench.restore`: A backbone with its choice of blocks and its operators, read from a run, or from a file that may come from anyone
 - `laso.bench.results`: What a run leaves behind: a file of numbers, tables, one page that can be sent to others
 - `laso.bench.run`: From images to a verdict: features, operators, three evaluations, tables and figures
+- `laso.bench.seeds`: The same benchmark with other random numbers, and one table of the means
 - `laso.bench.stages`: `laso bench`, each of its stages as a command of its own, and `laso compare`
 - `laso.cli`: The command `laso`: where its commands come together, and how they end
 - `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
 - `laso.data.archives`: What would be unpacked is looked at first
 - `laso.data.coco`: Annotations of COCO, or of tools that write its layout, read where they lie
-- `laso.data.decode`: Images, text, JSON and numbers from anywhere, read without running code and within stated limits
+- `laso.data.decode`: Images and numbers from anywhere, read without running code and within stated limits
+- `laso.data.files`: Text and JSON from anywhere, and the names of files, within stated limits
 - `laso.data.folder`: Read a folder of multi-label images, check it and split its classes
 - `laso.data.labels`: Rows with multi-hot labels and their two splits: training and validation rows, base and novel classes
 - `laso.data.layouts`: VOC, CelebA and fastai's own copies, read where they lie, and one name for all data
 - `laso.data.scenes`: Multi-label images composed from emoji graphics: a data set that needs no download and is the same for everyone
+- `laso.data.tables`: Which image shows what, as text: the columns of a table, and what stands between labels
 - `laso.evaluate.coverage`: How often a 95 % interval of a few-shot difference holds what is true, where that is known
 - `laso.evaluate.metrics`: Average precision for many classifiers at once, and the scores of decisions at a threshold
 - `laso.evaluate.plots`: Figures of a benchmark's results and of a training
@@ -41,11 +46,13 @@ Modules:
 - `laso.features.maps`: Where in an image a concept lies
 - `laso.features.table`: A feature vector for each image, in named blocks, with labels and splits
 - `laso.features.text_heads`: A token head made of any words, for networks that were trained with texts
+- `laso.features.vectors`: A file of vectors and a table of labels make a table of features
 - `laso.features.vocabulary`: Which concepts a word speaks of
 - `laso.fewshot.baselines`: What an operator has to beat: heads, prototypes, propagated labels and features made without any learned operator
 - `laso.fewshot.ensemble`: Prototypes and heads that learn from what an operator makes of images that look alike, and ensembles of methods
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
 - `laso.fewshot.names`: A class that has the name of a concept needs fewer examples
+- `laso.fewshot.own_methods`: `--method FILE.py:FUNCTION`: a function of your own stands in the tables beside all others
 - `laso.fewshot.representation`: Which blocks of features suit a data set: decided on base classes, with pooled features as the safe answer
 - `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
@@ -61,6 +68,7 @@ Modules:
 - `laso.lab.speed_jobs`: Training, search and extraction beside the plain way and beside the limits of the machine
 - `laso.lab.speed_size`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.lab.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
+- `laso.lab.tags`: Taggers beside other ways to choose probabilities, on photographs of which half show none of the tags
 - `laso.ops.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near images with the right labels?
 - `laso.ops.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.ops.kinds`: The three operators together: made, adapted, saved and loaded by the name of their kind
@@ -69,9 +77,18 @@ Modules:
 - `laso.ops.search`: Find images by an expression of tags and concepts, such as `dog & grass - person`
 - `laso.ops.words`: What features and the results of operators say, in words
 - `laso.options`: What the commands share: their options, and the program that they belong to
+- `laso.own`: `FILE.py:FUNCTION` on the command line: found, looked at before anything long begins, and run
+- `laso.progress`: What takes long says what it does and how long it still takes, on a terminal and in a log
 - `laso.store`: Files that are whole or absent, a cache, and names for content
-- `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities and thresholds, as a scikit-learn estimator
+- `laso.tag.backgrounds`: A few photographs of other things, so that a tagger can say no
+- `laso.tag.commands`: `laso teach` learns tags from a few images of each, `laso tag` names what images show, `laso review` shows it for correction
+- `laso.tag.exchange`: Tags in the files of programs for photographs and for labelling: XMP sidecars, Label Studio, FiftyOne
+- `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
+- `laso.tag.left_out`: Every example is scored by a classifier that has not seen it: what calibration, unions of examples and other features are worth
+- `laso.tag.outputs`: Images are tagged in batches that are kept, and the tags go into tables, sorted folders and a page
+- `laso.tag.review`: Photographs with the tags they got, the least certain first, on one page or in a notebook: tick what is right, cross out what is wrong
+- `laso.tag.start`: Features that suit the tags, what their names say, and operators that need no base classes
 - `laso.tag.tagger`: A few images with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.train.callbacks`: Logs of a training, its checkpoints, and its random numbers: what was stopped ends with the same bits
 - `laso.train.end_to_end`: The backbone trained together with the operators, on pairs of images

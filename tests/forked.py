@@ -12,10 +12,10 @@ SMALL = """
 import laso.cli
 from laso.bench import run
 from laso.features import extract
-from laso.tag import tagger
+from laso.tag import start
 from laso.train import callbacks
 # chunks and checkpoints as many as in a long run; few pairs from end to end, few scenes for `teach`
-extract.CHUNK,callbacks.EVERY,tagger.scenes_ops.__defaults__ = 16,.3,(150,)
+extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.3,(150,)
 whole = run.ops_learner
 def few(table, kind='logic', **settings):
     return whole(table, kind, **settings, **({} if isinstance(kind, str) else dict(n_pairs=1024)))

@@ -211,12 +211,10 @@ def test_taught(folder, says, tmp_path, change, parts):
 
 @pytest.mark.slow
 def test_a_million_rows(folder, tmp_path):
-    "Read, checked and refused in less than two minutes and 3 GB; with a class each, refused before the labels are allocated."
-    import resource, time
-    start = time.monotonic()
+    "Read, checked and refused in less than 3 GB; with a class each, refused before the labels are allocated."
+    import resource
     wide(10**6)(folder)
     refused(lambda: read_folder(folder), '1000000 of 1000000 absent', '9.png, … (1000000 in all)')
-    assert time.monotonic()-start < 120
     with pytest.raises(InputError, match='at most 1,000,000,000 pairs'): multi_hot([(i,) for i in range(10**6)], range(10**6))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3*2**20
 

@@ -384,7 +384,7 @@ def test_interrupted(world, tmp_path, args, when):
     while when not in said and (line := p.stderr.readline()): said += line
     time.sleep(1.5)
     p.send_signal(signal.SIGINT)
-    out,err = p.communicate(timeout=60)
+    out,err = p.communicate(timeout=300)
     assert p.returncode == 130 and not out, said + err
     left = names(tmp_path)
     assert not [o for o in left if o.startswith('out')] and not (tmp_path/'out').exists()

@@ -1,6 +1,7 @@
 "Intervals of few-shot differences hold what is true, where that is known; and they say what they are over."
 import numpy as np, pytest, torch
-from laso.bench.results import compare_runs, fewshot_summary
+from laso.bench.compare import compare_runs
+from laso.bench.results import fewshot_summary
 from laso.evaluate.coverage import World, coverage, experiment
 from laso.evaluate.statistics import fewshot_table, over_classes, over_sets, two_way
 from laso.features.table import FeatureTable

@@ -10,7 +10,8 @@ from laso.data.scenes import make_scenes
 from laso.features.backbones import create_backbone
 from laso.features.concepts import LinearHead
 from laso.features.dictionaries import with_head
-from laso.tag.tagger import BOTH, FewShotTagger, load_tagger
+from laso.tag.start import BOTH
+from laso.tag.tagger import FewShotTagger, load_tagger
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):

@@ -20,7 +20,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from ..core import from_cell,InputError,name_all,notify,rank,to_cell
 from ..store import atomic_path,digest,locked,together
-from ..data.decode import parse_json,read_json,read_tensors
+from ..data.files import parse_json,read_json
+from ..data.decode import read_tensors
 
 # %% ../../nbs/bench/70_output.ipynb #9831e0bd
 def default_folder(

@@ -12,7 +12,7 @@ __all__ = ['ARCHIVE', 'check_archive']
 import tarfile,zipfile
 from pathlib import Path
 from ..core import InputError,name_all
-from .decode import leads_out,open_regular
+from .files import leads_out,open_regular
 
 # %% ../../nbs/data/15_archives.ipynb #56e29775
 ARCHIVE = 2**36   # bytes at the most when unpacked

@@ -17,9 +17,10 @@ from xml.etree import ElementTree as ET
 import torch
 from ..core import InputError,multi_hot,name_all,notify
 from .labels import draw_valid
-from .decode import read_bytes,read_text
+from .files import data_folder,read_bytes,read_text
+from .tables import check_fastai,check_table,layout_of
 from .folder import image_set,ImageSet,read_folder,skip_bad
-from .coco import class_word,coco_rows,data_folder,read_coco,shown_classes
+from .coco import class_word,coco_rows,read_coco,shown_classes
 from .archives import check_archive
 from .scenes import scenes_folder
 
@@ -220,8 +221,7 @@ def fastai_data(
     n_shot:int=5, # training images that a novel class needs
 ) -> ImageSet: # of that name
     "Download a dataset with fastai, if need be, and read it."
-    if name not in FASTAI:
-        raise InputError(f"expected one of fastai's {name_all(FASTAI)}, found {name!r}; choose one")
+    check_fastai(name)
     from fastai.data.external import URLs
     try: path = _download(getattr(URLs, name))
     except InputError: raise
@@ -249,10 +249,14 @@ def load_data(
     n_shot:int=5, # training images that a novel class needs
     quick:bool=False, # fewer scenes
     skip:bool=False, # leave out images that can't be decoded
+    columns:dict|None=None, # names for columns of a folder's labels.csv, as of `read_table`
+    label_delim:str|None=None, # what separates labels in it
 ) -> ImageSet:
     "The embedded scenes, made at first use, a folder of images, or a dataset in its own layout."
-    layout,_,where = str(data).partition(':')
-    if str(data) == 'scenes': res = _scenes(quick, n_shot)
-    elif where and layout in LAYOUTS: res = LAYOUTS[layout](where, seed=seed, n_shot=n_shot)
-    else: res = read_folder(data, seed=seed, n_shot=n_shot)
+    layout,where = layout_of(data)
+    table = dict(columns=columns, label_delim=label_delim)
+    if layout and any(table.values()): check_table(data, **table)   # which refuses them
+    some = dict(seed=seed, n_shot=n_shot)
+    if layout == 'scenes': res = _scenes(quick, n_shot)
+    else: res = LAYOUTS[layout](where, **some) if layout else read_folder(data, **some, **table)
     return skip_bad(res, n_shot=n_shot) if skip else res

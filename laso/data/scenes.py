@@ -19,7 +19,8 @@ from functools import lru_cache,partial
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ..core import InputError,progress
+from ..core import InputError,usable_cores
+from ..progress import progress
 from ..store import atomic_path,cache_dir,cache_entry,digest,find_cached
 
 # %% ../../nbs/data/13_scenes.ipynb #75bfbc64
@@ -203,7 +204,7 @@ def _check_new(dest):
                          "choose another one or remove it")
 
 def _n_threads(n_workers):
-    if n_workers is None: n_workers = min(2, os.cpu_count() or 1)
+    if n_workers is None: n_workers = min(2, usable_cores())
     return max(1, n_workers)
 
 def _write_scene(path, seed, index, valid, size) -> str: # labels, separated by spaces
@@ -220,7 +221,7 @@ def make_scenes(
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
     n_workers:int|None=None, # threads, by default 2 where there are 2 processors
-    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Path: # `dest`
     "Write a folder of scenes with `images/`, `labels.csv`, `classes.txt` and `novel.txt`."
     _check_counts(n_train, n_valid, size, seed)
@@ -251,7 +252,7 @@ def scenes_folder(
     n_valid:int=3000, # validation scenes, 0 or more
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
-    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Path: # a folder as `make_scenes` writes it
     "The scenes with these parameters, made at the first call and kept in `cache_dir`."
     _check_counts(n_train, n_valid, size, seed)

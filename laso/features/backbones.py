@@ -8,7 +8,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_BACKBONE', 'FROZEN_BACKBONE', 'PACKAGED', 'CONCEPT_SIZE', 'Backbone', 'with_choice', 'concept_blocks',
-           'distinct_state', 'load_weights', 'check_size', 'create_backbone', 'save_weights', 'backbone_digest']
+           'distinct_state', 'load_weights', 'create_backbone', 'save_weights', 'backbone_digest']
 
 # %% ../../nbs/features/31_backbones.ipynb #cea84167
 from copy import copy
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs,split_model_name_tag
 from torch import nn,Tensor
 from torch.overrides import TorchFunctionMode
-from ..core import did_you_mean,InputError,name_all,usable_device
+from ..core import check_size,did_you_mean,InputError,name_all,usable_device
 from ..store import atomic_path,digest
 from ..data.decode import read_tensors
 from .concepts import histogram,NoConcepts,OwnHead,tokens
@@ -236,18 +236,6 @@ def _sized(name, size, options):
     options = options | dict(img_size=size)
     return _timm_model(name, **options),options
 
-# %% ../../nbs/features/31_backbones.ipynb #329a1061
-def check_size(
-    size:int|None, # height and width of images, None for the model's own
-):
-    "Refuse a size of less than 8 pixels, or more than 1024."
-    if size is not None and size < 8:
-        raise InputError(f"expected a size of at least 8 pixels, found {size}; "
-                         "give a larger number")
-    if size is not None and size > 1024:
-        raise InputError(f"expected a size of at most 1024 pixels, found {size}; "
-                         "give a smaller number")
-
 # %% ../../nbs/features/31_backbones.ipynb #526d47d3
 class _Largest(TorchFunctionMode):
     "Finds the largest tensor that is made."
@@ -299,7 +287,7 @@ def _usual_size(cfg, concepts):
     own = cfg['input_size'][-1]
     return own if cfg.get('fixed_input_size') or not concepts else max(own, CONCEPT_SIZE)
 
-# %% ../../nbs/features/31_backbones.ipynb #18b97134
+# %% ../../nbs/features/31_backbones.ipynb #dc73ccc9
 def _tensors(weights):
     "Tensors, or `random`, and the name of their file."
     if isinstance(weights, dict): return weights,'the file'

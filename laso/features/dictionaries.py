@@ -8,23 +8,24 @@ network."""
 # %% auto #0
 __all__ = ['sample_tokens', 'dictionary', 'with_head']
 
-# %% ../../nbs/features/36_dictionaries.ipynb #06be108c
+# %% ../../nbs/features/36_dictionaries.ipynb #23c5406d
 import torch
 from sklearn.cluster import MiniBatchKMeans
 from torch import nn,Tensor
-from ..core import InputError,progress
+from ..core import InputError
+from ..progress import progress
 from .backbones import Backbone
 from .concepts import LinearHead
 from .maps import image_tokens
 
-# %% ../../nbs/features/36_dictionaries.ipynb #49fd5113
+# %% ../../nbs/features/36_dictionaries.ipynb #96b24c58
 def sample_tokens(
     backbone:Backbone, # a `timm` model with places
     images, # images by number: has `len` and `[i]`; those for training
     n:int=20_000, # tokens in all, at the most
     *, most:int=1000, # images, drawn at random where there are more
     seed:int=0, # of all that is drawn
-    show:bool|None=None, # a progress bar; by default only in a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Tensor: # (n, c)
     "Tokens from random places of random images, as many from each."
     g,res = torch.Generator().manual_seed(seed),[]

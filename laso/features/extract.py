@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
-from ..core import InputError,progress
+from ..core import InputError
+from ..progress import progress
 from ..store import cache_dir,cache_entry,digest,find_cached,rank,wait_until
 from ..data.decode import to_rgb
 from ..data.folder import check_images,ImageSet
@@ -96,7 +97,7 @@ def extract_images(
     bs:int|None=None, # batch size, by default `default_bs(backbone)`
     num_workers:int=0, # processes that read images, each with memory of its own
     bf16:bool=False, # compute in bfloat16, faster where the machine has units for it
-    show:bool|None=None, # progress bar; by default where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> np.ndarray: # (n, d) float32
     "Features of any images."
     out = np.empty((len(images), backbone.width), np.float32)
@@ -147,9 +148,10 @@ def _compute(file, backbone, images, *, dtype, show=None, **kwargs):
     n = len(images)
     chunks = [range(i, min(n, i+CHUNK)) for i in range(0, max(n, 1), CHUNK)]
     parts = [file.with_suffix('.part')/f'{o.start}-{o.stop}.npy' for o in chunks]
-    with progress('computing features', n, show=False if me else show) as step:
+    with progress('computing features', n, show=show) as step:
         for i,(ids,f) in enumerate(zip(chunks, parts)):
-            if i%n_processes != me or find_cached(f) or find_cached(file): step(len(ids))
+            there = i%n_processes != me or find_cached(f) or find_cached(file)
+            if there: step(len(ids), before=True)
             else: _compute_chunk(file, f, backbone, _Part(images, ids), step, dtype, **kwargs)
     if me: return wait_until(lambda: find_cached(file))
     wait_until(lambda: find_cached(file) or all(map(find_cached, parts)))
@@ -214,7 +216,7 @@ def extract(
     num_workers:int=0, # processes that read images; each takes memory of its own
     bf16:bool=False, # compute in bfloat16, faster where the machine has units for it
     dtype:str|None=None, # of the numbers on disk: float32, or float16, by default of several blocks
-    show:bool|None=None, # progress bar; by default where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> FeatureTable: # whose features stay on disk
     "Features of all images of `data`, from the cache or computed into it."
     every = with_choice(backbone, None) if backbone.choice else backbone

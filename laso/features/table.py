@@ -9,7 +9,7 @@ weighs blocks against each other. `toy_table` makes a small table of random numb
 # %% auto #0
 __all__ = ['LARGE', 'FeatureTable', 'block_columns', 'BlockChoice', 'load_features', 'toy_table']
 
-# %% ../../nbs/features/32_table.ipynb #9a9d31b2
+# %% ../../nbs/features/32_table.ipynb #804a12c6
 import json
 from functools import partial
 from itertools import accumulate
@@ -22,7 +22,8 @@ from torch import nn,Tensor
 from ..core import InputError,multi_hot,name_all
 from ..store import atomic_path,cache_dir,cache_entry,content_digest,digest,find_cached
 from ..data.labels import LabelTable
-from ..data.decode import fill,parse_json,read_array,read_json,read_tensors
+from ..data.files import check_features,parse_json,read_json
+from ..data.decode import fill,read_array,read_tensors
 
 # %% ../../nbs/features/32_table.ipynb #d63e4449
 class FeatureTable(LabelTable):
@@ -279,10 +280,7 @@ def load_features(
 ) -> FeatureTable: # whose features stay on disk
     "Read a folder of features."
     path = Path(path)
-    for o in ('features.npy', 'features.json'):
-        if not (path/o).is_file():
-            raise InputError(f"expected features.npy and features.json in {path}, found no {o}; "
-                             "give a folder that laso extract wrote")
+    check_features(path)
     try: x = read_array(path/'features.npy')
     except ValueError:
         raise InputError(f"expected an array of numbers in {path/'features.npy'}, "

@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from ..core import InputError,label_op,name_all,progress,usable_device
+from ..core import InputError,label_op,name_all,usable_device
+from ..progress import progress
 from ..store import digest
 from ..data.labels import balanced_rows,check_splits
 from ..evaluate.metrics import average_precision,draw_counts,resampled_map
@@ -242,17 +243,19 @@ def find_head(
 # %% ../../nbs/fewshot/64_methods.ipynb #87028830
 LOGITS,PIECE = 2**26,2**13   # logits that are kept at a time, and images that are read at a time
 
-def _solve(tasks, methods, solve, most, y, counts, device):
+def _solve(tasks, methods, solve, most, y, counts, device, show):
     "Scores of methods with a maker: (number of the task, method) -> as of `score_rows`."
     shots,res = sorted({t.support.shot for t in tasks}),{}
     # sets of one number of shots are of about the same size, and so is what a method makes of them
     jobs = [(i, k) for s in shots for k in methods
             for i,t in enumerate(tasks) if t.support.shot == s]
     n,y = max(1, min(most, LOGITS//y.numel())),y.to(device)
-    for part in (jobs[j:j+n] for j in range(0, len(jobs), n)):
-        real = [_on(device, tasks[i].x, tasks[i].y) for i,_ in part]
-        made = [_on(device, *methods[k].score.make(tasks[i])) for i,k in part]
-        res |= zip(part, score_rows(solve(real, made), y, counts))
+    with progress('training heads', len(jobs), show=show) as step:
+        for part in (jobs[j:j+n] for j in range(0, len(jobs), n)):
+            real = [_on(device, tasks[i].x, tasks[i].y) for i,_ in part]
+            made = [_on(device, *methods[k].score.make(tasks[i])) for i,k in part]
+            res |= zip(part, score_rows(solve(real, made), y, counts))
+            step(len(part))
     return res
 
 def _on(device, *tensors): return tuple(o.to(device) for o in tensors)
@@ -261,7 +264,7 @@ def _on(device, *tensors): return tuple(o.to(device) for o in tensors)
 def method_scores(
     tasks:list, # of `Task`
     methods:dict, # name -> function of a task
-    *, show:bool|None=None, # a progress bar; by default only in a terminal
+    *, show:bool|None=None, # False: do not say how far it is
 ): # yields a `Task` and the scores (n_methods, n_query, n_way)
     "What every method says, one support set after the other."
     with progress('running methods', len(tasks), show=show) as step:
@@ -316,7 +319,7 @@ def fewshot(
     balanced:bool=False, # score on images resampled so that novel classes are equally frequent
     n_boot:int=500, # resamples of the images, for intervals; 0 for none
     device:str|None=None, # where heads are trained: cpu or cuda; by default cuda where there is one
-    show:bool|None=None, # a progress bar; by default only in a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> list: # of dict(shot, episode, method, map), with boot and ap as of `score_rows`
     "mAP of every method on every support set, on the validation images."
     solver = find_head(head)
@@ -341,7 +344,7 @@ def _scored(tasks, methods, table, rows, counts, device, show, solver, options):
     def pieces(): return (table.features(r).to(device) for r in rows.split(PIECE))
     solve = partial(solver.solve, pieces=pieces, **{k: options[k] for k in solver.options})
     y = table.novel_labels[rows]
-    res = _solve(tasks, made, solve, solver.most, y, counts, device)
+    res = _solve(tasks, made, solve, solver.most, y, counts, device, show)
     return res | (_call(tasks, rest, y, counts, show) if rest else {})
 
 # %% ../../nbs/fewshot/64_methods.ipynb #60fe2167

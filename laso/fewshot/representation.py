@@ -9,10 +9,11 @@ above zero. Novel classes and validation images are never looked at."""
 # %% auto #0
 __all__ = ['PROPORTIONS', 'JUDGES', 'TAUS', 'REPRESENTATIONS', 'candidates', 'Representation', 'choose_blocks', 'represent']
 
-# %% ../../nbs/fewshot/66_representation.ipynb #15e7796c
+# %% ../../nbs/fewshot/66_representation.ipynb #ee8f1a39
 from dataclasses import dataclass
 import numpy as np
 from ..core import InputError
+from ..progress import progress
 from ..data.labels import pseudo_novel
 from ..evaluate.statistics import Estimate,two_way
 from ..features.table import FeatureTable
@@ -69,7 +70,7 @@ def _words(weights):
     if len(weights) == 1: return next(iter(weights))
     return ' beside '.join(f'{w:g} {k}' for k,w in weights.items())
 
-# %% ../../nbs/fewshot/66_representation.ipynb #f0fc87f6
+# %% ../../nbs/fewshot/66_representation.ipynb #61d99d89
 _TOO_FEW = ': too few images of base classes for a choice'
 
 def choose_blocks(
@@ -92,9 +93,12 @@ def choose_blocks(
         mean = float(np.mean([m.mean() for m,_ in scores]))
         rows.append(dict(weights=weights, scores=scores, map=mean, gain=gain.mean, low=gain.low,
                          high=gain.high))
-    for w in candidates(table.blocks): score(w)
-    other = max(rows[1:], key=lambda r: r['map'])
-    for w in candidates(table.blocks, *other['weights']): score(w)
+        step()
+    alone = candidates(table.blocks)
+    with progress('trying blocks of features', len(alone)+len(PROPORTIONS)) as step:
+        for w in alone: score(w)
+        other = max(rows[1:], key=lambda r: r['map'])
+        for w in candidates(table.blocks, *other['weights']): score(w)
     best = max(rows, key=lambda r: r['map'])
     for r in rows: del r['scores']
     return Representation((best if best['low'] > 0 else rows[0])['weights'], rows)

@@ -73,7 +73,7 @@ def jitter_views(
     seed:int=0, # of the views
     bs:int|None=None, # batch size; by default what suits a processor's memory
     num_workers:int=0, # processes that read images; each takes memory of its own
-    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Tensor: # (m, n_views, d) float32
     "Features of randomly cropped, flipped and coloured views, kept in the cache."
     ids = _row_ids(ids, len(data)).tolist()
@@ -102,7 +102,7 @@ def mixup_views(
     *,
     bs:int|None=None, # batch size; by default what suits a processor's memory
     num_workers:int=0, # processes that read images; each takes memory of its own
-    show:bool|None=None, # a progress bar; by default only where standard error is a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Tensor: # (m, d) float32
     "Features of the pixels' mixtures lam*x + (1-lam)*y, kept in the cache."
     pairs,lam = _row_ids(pairs, len(data)),torch.as_tensor(lam).double()
@@ -181,7 +181,7 @@ def compute_views(
     *, n_views:int=3, # jittered views of each image
     n_mix:int=32, # mixtures for each support set
     seed:int=0, # of the views
-    show:bool|None=None, # a progress bar; by default only in a terminal
+    show:bool|None=None, # False: do not say how far it is
 ) -> Views:
     "The views that `jitter` and `mixup` need, from the cache or computed into it."
     rows = torch.cat([s.rows for s in sets]).unique()

@@ -12,7 +12,7 @@ __all__ = ['written', 'ensemble', 'single', 'read_settings']
 from dataclasses import replace
 from pathlib import Path
 from ..core import InputError
-from ..data.decode import read_json
+from ..data.files import read_json
 from .ensemble import Ensemble
 from .methods import METHODS
 

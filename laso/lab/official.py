@@ -19,9 +19,9 @@ import timm
 import torch
 from fastcore.basics import patch
 from torch import nn,Tensor
-from ..core import InputError,name_all,OPS
+from ..core import check_size,InputError,name_all,OPS
 from ..data.decode import fill,TENSORS
-from ..features.backbones import Backbone,check_size
+from ..features.backbones import Backbone
 from ..ops.networks import PaperNet,ResidualNet
 from ..ops.kinds import SetOps
 

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
 from ..store import digest,together
-from ..data.decode import fill,read_json,read_tensors
+from ..data.files import read_json
+from ..data.decode import fill,read_tensors
 from .networks import Analytic,MixNet,Operator,PaperNet,ResidualNet
 from .logic import AdaptiveNet,Blend,LogicNet
 

@@ -17,12 +17,12 @@ from fastai.learner import Learner
 from fastai.vision.all import OptimWrapper
 from fastcore.meta import delegates
 from torch import Tensor
-from ..core import InputError,OPS,progress
+from ..core import InputError,OPS
 from ..data.folder import ImageSet
 from ..features.backbones import Backbone
 from ..features.extract import to_bytes
-from .finetune import BackboneWithHead,ShowSteps,split_backbone
-from .callbacks import seeded
+from .finetune import BackboneWithHead,PlainLosses,split_backbone
+from .callbacks import seeded,shown_steps
 from .learner import LasoLearner,OperatorAP,PairDL
 
 # %% ../../nbs/train/55_end_to_end.ipynb #1015afd1
@@ -109,9 +109,8 @@ def fit_end_to_end(
         raise InputError(f"expected 1 or more epochs, found {epochs}; or leave this phase out")
     with seeded(seed):
         e2e = end_to_end_learner(learn, images, backbone, seed=seed, **kwargs)
-        n_steps = epochs*len(e2e.dls.train)
-        with e2e.no_bar(), e2e.no_logging(), progress('training from end to end', n_steps) as step:
-            e2e.fit_one_cycle(epochs, slice(lr/10, lr), cbs=[ShowSteps(step), *(cbs or [])])
+        with shown_steps(e2e, 'training from end to end', epochs):
+            e2e.fit_one_cycle(epochs, slice(lr/10, lr), cbs=[PlainLosses(), *(cbs or [])])
     m = e2e.model.requires_grad_(True).eval()
     m.backbone.finetuned = True
     return m.backbone,m.head.ops

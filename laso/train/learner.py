@@ -262,6 +262,6 @@ def show_results(self:LasoLearner,
     from laso.ops.gallery import gallery   # and matplotlib with it
     rows = self.dls.valid.rows
     rng = np.random.default_rng(self.dls.valid.seed)
-    pairs = rows[draw_pairs(self.table.base_labels[rows], n, rng=rng, different=True)]
-    return gallery(self.table, images, self.model.ops.eval(), pairs, k=k,
+    def draw(n): return rows[draw_pairs(self.table.base_labels[rows], n, rng=rng, different=True)]
+    return gallery(self.table, images, self.model.ops.eval(), draw(n), k=k, many=draw(500),
                    rows=self.table.train_ids, cols=self.table.base_ids)

@@ -31,7 +31,7 @@ from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS,is_histogram
 from ..ops.kinds import find_kind,Kind,KINDS,set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
 from .losses import LaSO,LaSOLoss,LossWeights,targets
-from .callbacks import drawn_from,seeded
+from .callbacks import drawn_from,seeded,shown_steps
 from .learner import dev_split,LasoLearner,OperatorAP,PairDL,SCHEDULES
 
 # %% ../../nbs/train/53_recipes.ipynb #7496d6c6
@@ -350,6 +350,5 @@ def train_ops(
     seed = settings.get('seed', 0)
     with seeded(seed): learn = ops_learner(table, kind, **settings)
     learn.chance = torch.Generator().manual_seed(seed)
-    with seeded(seed), nullcontext() if show else learn.no_bar():
-        with nullcontext() if show else learn.no_logging():
-            return learn.fit_ops(epochs, cbs=cbs)
+    shown = nullcontext() if show else shown_steps(learn, 'training operators', epochs)
+    with seeded(seed), shown: return learn.fit_ops(epochs, cbs=cbs)
