@@ -7,6 +7,7 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='], interpolation=None)
 ini.read(here/'settings.ini', encoding='utf8')
 cfg = ini['DEFAULT']
+extras = [k.removesuffix('_requirements') for k in cfg if k.endswith('_requirements')]
 
 setup(name=cfg['lib_name'],
       version=cfg['version'],
@@ -18,7 +19,7 @@ setup(name=cfg['lib_name'],
       packages=find_packages(include=['laso', 'laso.*']),
       package_data={'laso': ['laso_episodes.json', 'py.typed'], 'laso.tag': ['review.html', 'backgrounds/*.jpg']},
       install_requires=cfg['requirements'].split(),
-      extras_require={k: cfg[f'{k}_requirements'].split() for k in ('clip', 'dev', 'heic', 'log', 'scale', 'text')},
+      extras_require={k: cfg[f'{k}_requirements'].split() for k in extras},
       entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['laso = laso._modidx:d']},
       long_description=(here/'README.md').read_text(encoding='utf8'),
       long_description_content_type='text/markdown')

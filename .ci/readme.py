@@ -13,10 +13,14 @@ def split_directives(src):
     pairs = (re.split(r'[:\s]+', l[2:].strip(), maxsplit=1) for l in lines[:n])
     return {p[0]: p[1] if len(p) > 1 else 'true' for p in pairs}, '\n'.join(lines[n:]).strip('\n')
 
-def markdown(src, first):
-    "A Markdown cell; in the title cell the quoted line becomes a paragraph and front-matter items go. Links lead into nbs/."
-    if first: src = re.sub(r'^- \w+:.*\n?', '', re.sub(r'^> ?', '\n', src, flags=re.M), flags=re.M).strip()
+def links(src):
+    "Links lead into nbs/."
     return re.sub(r'(\]\()(?![a-z]+:|#|/)', r'\1nbs/', src)
+
+def markdown(src, first):
+    "A Markdown cell; in the title cell the quoted line becomes a paragraph and front-matter items go."
+    if first: src = re.sub(r'^- \w+:.*\n?', '', re.sub(r'^> ?', '\n', src, flags=re.M), flags=re.M).strip()
+    return links(src)
 
 def output(out, name, pics, alt=''):
     "One stored output: a table or text as it is, an image as a link to `nbs/images/`, which is filled into `pics`."
@@ -26,7 +30,7 @@ def output(out, name, pics, alt=''):
         pics[f'images/{name}.png'] = base64.b64decode(data[kind])
         return f'![{alt}](nbs/images/{name}.png)'
     if kind == 'text/html': return re.sub(r'<(style|script)\b.*?</\1>', '', data[kind], flags=re.S).strip()
-    if kind == 'text/markdown': return data[kind].strip()
+    if kind == 'text/markdown': return links(data[kind].strip())
     text = data[kind] if kind else out.get('text', '')
     return '\n'.join(f'    {l}'.rstrip() for l in text.rstrip().splitlines())
 

@@ -1,15 +1,6 @@
-"""A photograph often shows several things, and new tags come with few examples. `laso` is made for both:
-
-- **Tags for your own photographs.** Give two to five examples of each tag; two commands tag all your other images.
-- **Features that can be read.** What is where in an image, in words, from the network's own classifier. New tags with one
-  example are learned better from these concepts than from pooled features.
-- **An honest benchmark.** Which method learns new classes best from one or five examples? All methods see the same
-  examples, each difference has an interval, and settings are chosen on other classes.
-- **Operators on features.** Small networks take the features of two images and return those of a third one. Its labels
-  are the union, the intersection or the difference of the two.
-
-The operators are those of [LaSO (Alfassy et al., CVPR 2019)](https://arxiv.org/abs/1902.09811), and some that do better.
-They are trained on classes with many images and applied to classes that they have never seen.
+"""You have thousands of photographs and a handful of examples for each tag. `laso` learns the tags, finds them in all other photographs, and says
+nothing where it sees none of them. What it gets wrong is put right by looking. It runs on a laptop without a GPU, and your photographs
+are never changed.
 
 Modules:
 
@@ -37,7 +28,7 @@ Modules:
 - `laso.evaluate.plots`: Figures of a benchmark's results and of a training
 - `laso.evaluate.retrieval`: Do the images nearest to an operator's output show the label set that it should have?
 - `laso.evaluate.statistics`: Intervals, tests and sample sizes for paired comparisons of methods
-- `laso.explore`: A widget for JupyterLab and Voilà: choose images and an expression, and see what the operators make of them
+- `laso.explore`: `laso explore RUN` opens a widget in JupyterLab: choose images by their thumbnails and an expression, see what operators make of them
 - `laso.features.backbones`: Networks that turn images into feature vectors
 - `laso.features.concepts`: What is where in an image: a classifier applied to each token
 - `laso.features.dictionaries`: Concepts that are learned from images, where no classifier fits them
@@ -88,7 +79,7 @@ Modules:
 - `laso.tag.left_out`: Every example is scored by a classifier that has not seen it: what calibration, unions of examples and other features are worth
 - `laso.tag.outputs`: Images are tagged in batches that are kept, and the tags go into tables, sorted folders and a page
 - `laso.tag.review`: Photographs with the tags they got, the least certain first, on one page or in a notebook: tick what is right, cross out what is wrong
-- `laso.tag.start`: Features that suit the tags, what their names say, and operators that need no base classes
+- `laso.tag.start`: A network, features that suit the tags, what their names say, and operators that need no base classes
 - `laso.tag.tagger`: A few images with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.train.callbacks`: Logs of a training, its checkpoints, and its random numbers: what was stopped ends with the same bits
 - `laso.train.end_to_end`: The backbone trained together with the operators, on pairs of images

@@ -9,7 +9,7 @@ told at once."""
 
 # %% auto #0
 __all__ = ['OPS', 'MOST', 'CELLS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'InputError', 'one_line',
-           'name_all', 'did_you_mean', 'check_name', 'check_number', 'check_size', 'multi_hot', 'label_names',
+           'name_all', 'did_you_mean', 'check_name', 'check_number', 'check_size', 'need', 'multi_hot', 'label_names',
            'quote_name', 'join_names', 'split_names', 'unquoted', 'to_cell', 'from_cell', 'usable_device', 'cpu_quota',
            'usable_cores', 'rank', 'notify']
 
@@ -18,6 +18,7 @@ import json,math,os,re,sys
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 if TYPE_CHECKING: from torch import Tensor
@@ -139,6 +140,18 @@ def check_size(
     bound,do = ('least 8', 'larger') if size < 8 else ('most 1024', 'smaller')
     raise InputError(f"expected a size of at {bound} pixels, found {size}; give a {do} number")
 
+# %% ../nbs/00_core.ipynb #b3a28efa
+def need(
+    module:str, # to import
+    extra:str, # of this package, that brings it
+    what:str, # that needs it, for the message
+): # the module
+    "Import a package that is no requirement; where it is missing, one sentence says what to do."
+    try: return import_module(module)
+    except ImportError:
+        raise InputError(f"expected the package {module.split('.')[0]} for {what}, found none; "
+                         f"install it with pip install 'laso[{extra}]'") from None
+
 # %% ../nbs/00_core.ipynb #a133f548
 CELLS = 10**9   # pairs of an image and a class at the most, at four bytes
 
@@ -187,7 +200,7 @@ def join_names(
     "Names in one text, separated by spaces."
     return ' '.join(map(quote_name, names))
 
-# %% ../nbs/00_core.ipynb #2163e508
+# %% ../nbs/00_core.ipynb #f00d43b6
 def split_names(
     text:str, # names separated by spaces, those with spaces in double quotes
     strict:bool=True, # refuse a quote without its end; otherwise it is a letter
@@ -208,7 +221,7 @@ def unquoted(
     "What stands outside of quotes."
     return re.sub(_QUOTED, '', text)
 
-# %% ../nbs/00_core.ipynb #88b79c79
+# %% ../nbs/00_core.ipynb #76a22fcb
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 def to_cell(
@@ -236,7 +249,7 @@ def usable_device(
                          "choose one of these")
     return device or usable[-1]
 
-# %% ../nbs/00_core.ipynb #0d1d419f
+# %% ../nbs/00_core.ipynb #6f9be40f
 _QUOTAS = ('cpu.max',), ('cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us')   # of Linux, new and old
 
 def cpu_quota(

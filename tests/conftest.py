@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(name, '1')
+os.environ['LASO_PROGRESS'] = '0'   # its words come by the clock
 os.environ.setdefault('MPLBACKEND', 'agg')
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,13 +12,13 @@ from laso.data.scenes import scenes_folder
 from laso.data.folder import read_folder
 from laso.features.backbones import create_backbone
 from laso.features.extract import extract
-from laso.ops.kinds import set_ops
+from laso.train.recipes import train_ops
 from laso.explore import Explorer
 images = read_folder(scenes_folder(n_train=200, n_valid=150, size=64), n_shot=1)
 images.vocab[0] = '<script>document.title="broken"</script>'
 backbone = create_backbone('test_efficientnet', size=64, weights='random')
 table = extract(images, backbone)
-Explorer(table, images, set_ops('mixture', table.width), backbone=backbone)'''
+Explorer(table, images, train_ops(table, epochs=1, n_pairs=512), backbone=backbone)'''
 
 @pytest.fixture(scope='module')
 def url(tmp_path_factory):
@@ -56,28 +56,31 @@ def test_explorer(url, tmp_path):
         page.locator('.jupyter-widgets select').first.select_option(label=name)
         page.locator('figcaption', has_text=name).first.wait_for()   # the name itself, as text
         page.locator('.jupyter-widgets select').first.select_option(label='any class')
-        html = page.locator('.widget-html-content').first
+        html = page.locator('.laso-sets .widget-html-content')
         before = html.inner_html()
         page.get_by_role('button', name='Random images').click()
-        page.wait_for_function('old => document.querySelector(".widget-html-content").innerHTML != old', arg=before)
+        page.wait_for_function('old => document.querySelector(".laso-sets .widget-html-content").innerHTML != old', arg=before)
         box,query = (page.locator('.jupyter-widgets input[type=text]').nth(i) for i in (0, 1))
         box.fill('x - (y & z)')
         box.press('Enter')
         page.get_by_text('z: ').first.wait_for()
-        assert page.locator('.widget-html-content figure').count() == 3 + 2*4
+        assert page.locator('.laso-sets figure').count() == 3 + 2*4
         box.fill('x - (')
         box.press('Enter')
-        page.wait_for_function('document.querySelectorAll(".widget-html-content figure").length == 0')
+        page.wait_for_function('document.querySelectorAll(".laso-sets figure").length == 0')
         box.fill('x & y')
         box.press('Enter')
         page.get_by_text('analytic operators').first.wait_for()
+        thumb = page.locator('.widget-vbox:has(> .widget-html figure) figcaption').first   # on the shelf
+        page.locator('.widget-vbox:has(> .widget-html figure) button', has_text='x').first.click()
+        page.locator('.laso-sets figcaption', has_text=f'x: {thumb.inner_text()}').first.wait_for()
         page.screenshot(path=shots/'sets.png')
         page.get_by_text('Few shots', exact=True).click()
         page.locator('.jupyter-widgets.jupyter-button', has_text='Run').click()
         page.get_by_text('laso-union').wait_for(timeout=60_000)
         page.screenshot(path=shots/'shots.png')
         page.get_by_text('Search', exact=True).click()
-        hits = page.locator('.widget-html-content').nth(2)
+        hits = page.locator('.laso-hits .widget-html-content')
         query.fill('cat - train')
         query.press('Enter')
         hits.get_by_text('1.00').first.wait_for()

@@ -38,7 +38,7 @@ def start(world, *args, cache=None):
     "The command in a process of its own."
     env = {k:v for k,v in os.environ.items() if not k.startswith('XDG_')}
     env |= dict(HOME=str(world/'home'), TMPDIR=str(world/'tmp'), LASO_CACHE=str(cache or world/'cache'),
-                MPLCONFIGDIR=matplotlib.get_cachedir(), PYTHONDONTWRITEBYTECODE='1')
+                MPLCONFIGDIR=matplotlib.get_cachedir(), PYTHONDONTWRITEBYTECODE='1', LASO_PROGRESS='1')
     return subprocess.Popen([sys.executable, '-c', RUN, *map(str, args)], env=env, cwd=world/'here', text=True,
                             encoding='utf8', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -90,6 +90,8 @@ def test_bench_writes(ran):
     assert all(v.isfinite().all() for v in load_file(out/'operators.safetensors').values())
     assert 'Operators: mAP' in said and 'laso-union' in said and '../results/bench' in said.replace('\n', '')
     assert 'Traceback' not in err and 'Warning' not in err, err
+    stages = [o for o in err.splitlines() if o.endswith('…')]
+    assert [o.split()[0] for o in stages] == 'Features Choice Operators Evaluation Figures Views Few-shot'.split()
 
 def fraction(v): return v is None or 0 <= v <= 1
 
@@ -181,7 +183,8 @@ def test_cached(laso, world, ran, tmp_path):
     assert (tmp_path/'run'/'features'/'features.npy').read_bytes() == table
     assert any(p.name.startswith('finetuned-') for p in first)
 
-def is_progress(line): return not line.strip() or line.endswith('…') or re.fullmatch(r'  [\d.]+ s', line)
+HOW_FAR = r'laso: .*( of [\d,]+|for [\d.]+ (s|min|h)|left|takes longer)'
+def is_progress(line): return not line.strip() or line.endswith('…') or re.fullmatch(rf'  [\d.]+ s|{HOW_FAR}', line)
 
 def one_sentence(err, *parts):
     "The last line is the error, and what is above it, if anything, tells what was being done."

@@ -8,7 +8,7 @@ from test_repo import ROOT, normal, settings
 
 PYTHONS = settings()['pythons'].split()
 TESTS = 'metrics numbers samplers label_algebra expressions layouts bad_input_data official tagger logs processes cli'.split()
-EXTRAS = 'log', 'scale', 'text'
+EXTRAS = 'coco', 'log', 'scale', 'study', 'text', 'widgets'
 TOOLS = 'pytest pytest-xdist hypothesis torchmetrics setuptools'.split()   # that the tests need, besides laso
 
 def bounds():

@@ -174,8 +174,8 @@ def study(world, laso):
     "`study(*args)` on features that are nothing but classes, as `laso`; and the settings that it chose."
     toy_table(120, 12, 4, 16).save(world/'toy/features')
     def run(*args, **env): return laso('study', world/'toy', '--quick', *args, **env)
-    status,said = run('--out', world/'studied')
-    assert status == 0, said
+    status,said = run('--out', world/'studied', LASO_PROGRESS='1')
+    assert status == 0 and all(f'{o} …' in said for o in ('Settings', 'Operators and their rivals', 'Few-shot methods')), said
     return run
 
 def test_study_goes_on(world, study, tmp_path):

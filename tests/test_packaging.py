@@ -1,5 +1,5 @@
 "A wheel holds the package and nothing else, says what settings.ini says, and works without the repository."
-import os, re, shutil, subprocess, sys, zipfile
+import json, os, re, shutil, subprocess, sys, tarfile, zipfile
 from email import message_from_string
 from pathlib import Path
 import pytest
@@ -7,19 +7,34 @@ from laso.tag.backgrounds import WORDS
 from test_repo import ROOT, settings
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    "A wheel built from a copy of the repository, without the network."
-    tmp = tmp_path_factory.mktemp('wheel')
+def sdist(tmp_path_factory):
+    "A source distribution of a copy of the repository."
+    tmp = tmp_path_factory.mktemp('sdist')
     skip = shutil.ignore_patterns('.*', '_*', 'build', 'dist', 'runs', '*.egg-info')
     def ignore(folder, names):
         if Path(folder) == ROOT: return skip(folder, names)
         return [n for n in names if n == '__pycache__']
     shutil.copytree(ROOT, tmp/'repo', symlinks=True, ignore=ignore)
+    code = 'import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])'
+    res = subprocess.run([sys.executable, '-c', code, tmp], cwd=tmp/'repo', capture_output=True, text=True)
+    assert res.returncode == 0, res.stdout + res.stderr
+    return next(tmp.glob('*.tar.gz'))
+
+@pytest.fixture(scope='module')
+def wheel(sdist, tmp_path_factory):
+    "A wheel built from the source distribution, without the network."
+    tmp = tmp_path_factory.mktemp('wheel')
     cmd = 'pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir'.split()
-    res = subprocess.run([sys.executable, '-m', *cmd, tmp, tmp/'repo'], capture_output=True, text=True,
-                         stdin=subprocess.DEVNULL)
+    res = subprocess.run([sys.executable, '-m', *cmd, tmp, sdist], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert res.returncode == 0, res.stdout + res.stderr
     return next(tmp.glob('*.whl'))
+
+def test_sdist(sdist):
+    "What a build needs, and nothing of the tests, the notebooks or the workplace."
+    with tarfile.open(sdist) as t: names = {m.name.partition('/')[2] for m in t.getmembers() if m.isfile()}
+    outside = {n for n in names if not n.startswith('laso') or '.egg-info/' in n}
+    assert {n for n in outside if '.egg-info/' not in n} == set('CHANGELOG.md CITATION.cff LICENSE MANIFEST.in PKG-INFO README.md pyproject.toml '
+                                                                'settings.ini setup.cfg setup.py'.split())
 
 def read(wheel, suffix):
     with zipfile.ZipFile(wheel) as z:
@@ -55,3 +70,34 @@ def test_installed_wheel_works(wheel, tmp_path):
     out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True,
                          text=True, check=True).stdout
     assert out.startswith(str(tmp_path/'lib')) and f" {settings()['version']} " in out
+
+def test_citation():
+    text = (ROOT/'CITATION.cff').read_text(encoding='utf8')
+    assert f"\nversion: {settings()['version']}\n" in text and f"\nlicense: {settings()['license']}\n" in text
+
+def test_workflows():
+    "They can be read, a tag publishes, and only then is a token given."
+    import yaml
+    flows = {p.stem: yaml.safe_load(p.read_text(encoding='utf8')) for p in (ROOT/'.github'/'workflows').glob('*.yml')}
+    assert flows.keys() == {'test', 'release', 'docs'}
+    release = flows['release']
+    assert release[True] == dict(push=dict(tags=['v*']))   # YAML reads `on` as true
+    assert [k for k,job in release['jobs'].items() if 'id-token' in job.get('permissions', {})] == ['publish']
+    assert release['jobs']['publish']['needs'] == 'try' and release['jobs']['try']['needs'] == 'build'
+
+@pytest.mark.slow
+def test_wheel_in_an_empty_environment(wheel, tmp_path):
+    "What settings.ini requires is enough for the benchmark, away from the repository, and extras say their name."
+    env = {k: v for k,v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')} | dict(LASO_CACHE=str(tmp_path/'cache'))
+    def run(*args, status=0):
+        res = subprocess.run(list(map(str, args)), cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert res.returncode == status, res.stdout + res.stderr
+        return res.stdout + res.stderr
+    run('uv', 'venv', '--python', sys.executable, 'venv')
+    run('uv', 'pip', 'install', '--python', 'venv', wheel)
+    laso = tmp_path/'venv/bin/laso'
+    assert f"laso {settings()['version']}" in run(laso, '--version')
+    run(laso, 'bench', '--quick', '--out', 'run')
+    assert json.loads((tmp_path/'run/results.json').read_text())['config']['quick'] is True
+    code = 'import laso.explore'
+    assert "pip install 'laso[widgets]'" in run(tmp_path/'venv/bin/python', '-c', code, status=1)

@@ -222,7 +222,7 @@ def imported(path):
 def normal(name): return re.sub(r'[-_.]+', '-', re.match(r'[\w.-]+', name)[0]).lower()
 
 def test_what_is_imported_is_required():
-    kinds = 'requirements', 'clip_requirements', 'heic_requirements', 'log_requirements', 'scale_requirements', 'text_requirements'
+    kinds = [k for k in settings() if k.endswith('requirements') and k != 'dev_requirements']
     required = {normal(o) for k in kinds for o in settings()[k].split()}
     third = {m for p in LIB.rglob('*.py') for m in imported(p)} - sys.stdlib_module_names - {'laso'}
     names = packages_distributions()

@@ -275,7 +275,11 @@ MISTAKES = [
     'fewshot', 'fewshot nowhere', 'fewshot out --features x.npy', 'fewshot --features x.npy', 'fewshot --features nowhere --labels labels.csv',
     'fewshot --features x.npy --labels labels.csv', 'fewshot --features x.npy --labels nowhere.csv',
     'fewshot --features x.npy --labels labels.csv --file-column sentence --label-column topics --label-delim ; --novel dgo',
-    'study nowhere', 'study out --like nowhere', 'study out --split nowhere', 'study out --like a --split b', 'compare nowhere out', 'compare out nowhere']
+    'study nowhere', 'study out --like nowhere', 'study out --split nowhere', 'study out --like a --split b', 'compare nowhere out', 'compare out nowhere',
+    'teach nowhere', 'teach nowhere.json', 'teach . --file-column sentence', 'teach . --out mine.py/my.tagger', 'teach . --add nowhere', 'teach . --root nowhere',
+    'teach . --pool nowhere', 'teach . --run nowhere', 'teach . --add mine.py --size 64', 'tag nowhere .', 'tag mine.py nowhere', 'tag mine.py . --csv mine.py/a.csv',
+    'tag mine.py . --precise --complete', 'tag mine.py . --copy', 'tag mine.py . --sort-into mine.py', 'review nowhere .', 'review mine.py nowhere',
+    'review mine.py . --out mine.py/a.html']
 LOADED = '''import sys
 from laso.cli import app
 from laso.core import InputError

@@ -61,7 +61,7 @@ def test_any_tags(backbone, tmp_path, tags):
 @pytest.mark.parametrize('tag', ['', ' ', '\u3000', 'a'*201, '\ud800', 'a\udcff', 'a\nb', '\x1b[2J', 'a\0'])
 def test_refused_before_the_work(tag, backbone, monkeypatch):
     def work(*args, **kwargs): raise AssertionError('worked')
-    monkeypatch.setattr(tagger, 'extract_images', work)
+    monkeypatch.setattr(tagger, 'features_of', work)
     with pytest.raises(InputError, match='^expected ') as e: FewShotTagger.teach([image(0)]*2, [['a'], [tag]], backbone=backbone, ops=None)
     assert str(e.value).isprintable()
 

@@ -62,7 +62,7 @@ def test_made(monkeypatch):
     net,asked = model(**OWN),[]
     net.visual.image_mean = net.visual.image_std = None
     net.visual.preprocess_cfg = dict(size=(32, 32), mean=(.1, .2, .3), std=(1., 1., 1.))
-    monkeypatch.setattr(open_clip, 'create_model_and_transforms', lambda *a: asked.append(a) or (net, None, None))
+    monkeypatch.setattr(open_clip, 'create_model_and_transforms', lambda *a, **k: asked.append(a) or (net, None, None))
     res = text_backbone('ViT-B-32.openai', WORDS, taus=(.5, 1.), device='cpu')
     assert asked == [('ViT-B-32', 'openai')] and res.mean == (.1, .2, .3) and res.size == 32
     assert res.blocks == {'pooled': 32, 'concepts': 3, 'concepts@1': 3} and res.name == 'ViT-B-32.openai'

@@ -8,15 +8,16 @@ blocks, into settings and tensors for a file. `unpack` makes it of them again, a
 # %% auto #0
 __all__ = ['SIZE', 'REMEDY', 'MOST', 'backbone_and_ops', 'pack', 'unpack', 'part_of']
 
-# %% ../../nbs/bench/75_restore.ipynb #302a909d
+# %% ../../nbs/bench/75_restore.ipynb #4bca45d4
 from pathlib import Path
 import torch
-from ..core import InputError
+from ..core import InputError,usable_device
 from ..data.decode import fill
 from ..features.backbones import Backbone,create_backbone,distinct_state
 from ..features.concepts import LinearHead,OwnHead
 from ..features.dictionaries import with_head
 from ..features.table import BlockChoice
+from ..features.text_heads import image_tower,ImageTower
 from ..ops.kinds import SetOps
 from .results import read_run
 
@@ -62,13 +63,14 @@ def _choice_of(run, backbone):
     raise InputError(f"expected a choice of blocks for {backbone.name} in {run}, found that for "
                      f"other features; {REMEDY}")
 
-# %% ../../nbs/bench/75_restore.ipynb #9b0d154c
+# %% ../../nbs/bench/75_restore.ipynb #45ea6d37
 def pack(
     backbone:Backbone, # with or without concepts and a choice
 ) -> tuple: # settings, tensors by name
     "What makes a backbone again."
     b,head,choice = backbone,backbone.head,backbone.choice
     about = dict(name=b.name, size=b.size, mean=b.mean, std=b.std, finetuned=b.finetuned)
+    if isinstance(b.body, ImageTower): about.update(texts=True)
     tensors = {f'backbone.{k}': v for k,v in distinct_state(b.body).items()}
     if not head: return about,tensors
     about.update(taus=b.taus, head='own' if isinstance(head, OwnHead) else 'linear')
@@ -78,7 +80,7 @@ def pack(
         if o: tensors |= {f'{name}.{k}': v.cpu() for k,v in o.state_dict().items()}
     return about,tensors
 
-# %% ../../nbs/bench/75_restore.ipynb #1df2073b
+# %% ../../nbs/bench/75_restore.ipynb #87a7f289
 def unpack(
     about:dict, # settings, as JSON has them
     tensors:dict, # by name; there may be others
@@ -88,12 +90,18 @@ def unpack(
     if min(std) <= 0: raise ValueError('std')
     own = about['head'] == 'own' if taus else False
     name,size,weights = str(about['name']),_size(about['size']),part_of(tensors, 'backbone.')
-    res = _made(name, size, weights, taus if own else ())
+    if about.get('texts') is True: res = _tower(name, size, weights)
+    else: res = _made(name, size, weights, taus if own else ())
     if taus and not own: res = with_head(res, _linear(about, part_of(tensors, 'head.'), res), taus)
     res.mean,res.std,res.finetuned = mean,std,bool(about['finetuned'])
     if taus and 'choice' in about:
         res.choice = BlockChoice.of(res.blocks, about['choice'], part_of(tensors, 'choice.'))
     return res
+
+def _tower(name, size, weights):
+    res = image_tower(name, weights)
+    if res.size != size: raise ValueError('size')
+    return res.to(usable_device())
 
 def part_of(
     tensors:dict, # by name

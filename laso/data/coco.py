@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import redirect_stdout
 from pathlib import Path
 import torch
-from ..core import InputError,name_all,notify
+from ..core import InputError,name_all,need,notify
 from .files import data_folder,read_json
 from .folder import image_set,ImageSet
 
@@ -40,8 +40,7 @@ def _lean(o):
 
 def _coco_index(file):
     "Annotations, indexed by pycocotools, which tells on standard output what it does."
-    from pycocotools.coco import COCO
-    coco = COCO()
+    coco = need('pycocotools.coco', 'coco', 'the layout of COCO').COCO()
     coco.dataset = read_json(file, ANNOTATIONS, object_hook=_lean)
     for i,a in enumerate(coco.dataset['annotations']): a.setdefault('id', i)   # fastai's have none
     with redirect_stdout(io.StringIO()): coco.createIndex()

@@ -145,7 +145,7 @@ def need_files(
         raise InputError(f"expected {' and '.join(names)} in {folder}, found "
                          f"{'none' if len(names) == 1 else f'no {o}'}; {remedy}")
 
-# %% ../../nbs/data/08_files.ipynb #4a21e37f
+# %% ../../nbs/data/08_files.ipynb #ff5b8b87
 def check_path(
     path:str|Path, # file or folder that should be there
     what:str='a file or folder', # it should be, for the message
@@ -157,6 +157,7 @@ def check_path(
 
 def check_out(
     out:str|Path|None, # folder for results; None for one that is not named
+    option:str='--out', # that names it, for the message
 ) -> None:
     "Refuse a folder that can't be made or written into, as far as can be seen without trying."
     if out is None: return
@@ -166,16 +167,19 @@ def check_out(
     elif not os.access(place, os.W_OK | os.X_OK): why = f'no right to write into {place}'
     else: return
     raise InputError(f"expected an output folder that can be written, found {out} ({why}); "
-                     "choose another with --out")
+                     f"choose another with {option}")
 
-# %% ../../nbs/data/08_files.ipynb #db14dda0
+# %% ../../nbs/data/08_files.ipynb #4a2d8c2b
 def check_writable(
     *files:str|Path|None, # that will be written; None for one that is not asked for
+    parents:bool=False, # are folders made that are not there?
 ) -> None:
     "Refuse files that can't be written."
     for f in filter(None, files):
         parent = Path(f).absolute().parent
+        if parents: parent = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
         if Path(f).is_dir(): why = 'a folder'
+        elif os.path.exists(f) and not Path(f).is_file(): continue   # a stream, a pipe or a device
         elif not parent.is_dir(): why = f'no folder {parent}'
         elif not os.access(parent, os.W_OK): why = 'a folder without the right to write'
         else: continue

@@ -18,6 +18,7 @@ from collections import namedtuple
 import numpy as np
 from scipy.special import stdtr,stdtrit
 from torch import Tensor
+from ..core import need
 
 # %% ../../nbs/evaluate/21_statistics.ipynb #faf1a4b2
 class Interval(namedtuple('Interval', 'mean half')):
@@ -111,7 +112,7 @@ def _grouped(rows):
     for r in rows: res.setdefault(r['shot'], {}).setdefault(r['method'], []).append(r)
     return sorted(res.items())
 
-# %% ../../nbs/evaluate/21_statistics.ipynb #2582488d
+# %% ../../nbs/evaluate/21_statistics.ipynb #48e70c46
 def fewshot_table(
     rows:list, # what `fewshot` returned
     against:str='none', # the method that all are compared with; without it differences are NaN
@@ -134,9 +135,10 @@ def fewshot_table(
 
 def _holm(df):
     "With p values corrected for all comparisons of the table."
-    from statsmodels.stats.multitest import multipletests
+    tests = need('statsmodels.stats.multitest', 'study', 'corrected p values')
     res,there = df.assign(p_holm=math.nan),df.p.notna()
-    if there.any(): res.loc[there, 'p_holm'] = multipletests(df.p[there], method='holm')[1]
+    if there.any():
+        res.loc[there, 'p_holm'] = tests.multipletests(df.p[there], method='holm')[1]
     return res
 
 # %% ../../nbs/evaluate/21_statistics.ipynb #16320ba2
@@ -167,7 +169,7 @@ def sets_needed(
     alpha:float=.05, # probability of seeing one that is not there
 ) -> int:
     "Support sets that a two-sided paired t test over sets needs, on the images that there are."
-    from statsmodels.stats.power import TTestPower
     if not (sd > 0 and diff > 0):
         raise ValueError(f"expected sd and diff above 0, got {sd} and {diff}")
-    return max(3, math.ceil(TTestPower().solve_power(diff/sd, alpha=alpha, power=power)))
+    test = need('statsmodels.stats.power', 'study', 'the power of a test').TTestPower()
+    return max(3, math.ceil(test.solve_power(diff/sd, alpha=alpha, power=power)))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from ..core import usable_device
+from ..progress import stage
 from ..interrupts import say
 from ..bench.output import write_json
 from ..bench.results import print_tables
@@ -51,15 +52,19 @@ def perf(
     device = usable_device(device)
     d,n = (128, 2000) if quick else (2048, 40_137)
     few = dict(d=d, n_sets=2 if quick else 20, n=n, labels=labels, device=device)
-    return dict(
-        machine=_machine(d, 16 if quick else 256, device),
-        training=training_rates(d=d, n=1 if quick else 3, device=device,
-                                compiled=device != 'cpu'),
-        fewshot=fewshot_rates(**few, n_plain=2 if quick else 9),
-        parts=fewshot_parts(**few),
-        mlp=mlp_rate(d=d, device=device),
-        retrieval=retrieval_rate(n=n, d=d, n_queries=min(n, 4096), device=device),
-        features=extraction_rates(**dict(n=4, size=64) if quick else {}, device=device))
+    jobs = dict(
+        machine=lambda: _machine(d, 16 if quick else 256, device),
+        training=lambda: training_rates(d=d, n=1 if quick else 3, device=device,
+                                        compiled=device != 'cpu'),
+        fewshot=lambda: fewshot_rates(**few, n_plain=2 if quick else 9),
+        parts=lambda: fewshot_parts(**few),
+        mlp=lambda: mlp_rate(d=d, device=device),
+        retrieval=lambda: retrieval_rate(n=n, d=d, n_queries=min(n, 4096), device=device),
+        features=lambda: extraction_rates(**dict(n=4, size=64) if quick else {}, device=device))
+    return {name: _told(name, job) for name,job in jobs.items()}
+
+def _told(name, job):
+    with stage(f'Measuring: {name}'): return job()
 
 # %% ../../nbs/lab/99_perf.ipynb #8919436f
 def single_jobs(
@@ -79,14 +84,14 @@ def single_jobs(
 
 def _filled(df, what): return df.astype(object).where(df.notna(), what)   # where there is no number
 
-# %% ../../nbs/lab/99_perf.ipynb #2fd1ba5a
+# %% ../../nbs/lab/99_perf.ipynb #ca235b84
 def write_single(
     title:str, # of the table
     job:Callable, # gives a data frame
     out:str|Path|None=None, # JSON file; None for none
 ):
     "Do one of `single_jobs`, print its table and write it."
-    df = job()
+    with stage(title): df = job()
     if out: write_json(_filled(df, None).to_dict('records'), out)
     print_tables({title: _filled(df.round(4), '')})
 

@@ -23,6 +23,7 @@ from fastai.torch_core import no_random
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from ..core import OPS
+from ..progress import progress
 from ..data.layouts import load_data
 from ..evaluate.metrics import mean_ap
 from ..evaluate.retrieval import nearest
@@ -47,7 +48,11 @@ def median_times(
     n:int=3, # times, after one that is not counted
 ) -> list: # of seconds
     "Median times of calls that take turns, so that a busy moment of the machine hits all of them."
-    rounds = [[_seconds(f) for f in fs] for _ in range(n+1)]
+    rounds = []
+    with progress('rounds', n+1) as step:
+        for _ in range(n+1):
+            rounds.append([_seconds(f) for f in fs])
+            step()
     return np.median(rounds[1:], axis=0).tolist()
 
 def median_time(

@@ -61,7 +61,7 @@ class SetOps(nn.Module):
     ):
         super().__init__()
         self.union,self.intersection,self.subtraction = union,intersection,subtraction
-        self.made = made
+        self.made,self.trained = made,False   # until a learner has trained them
         if bad := [type(o).__name__ for o in self.children() if not isinstance(o, Operator)]:
             raise TypeError(f"expected subclasses of `Operator`, got {bad[0]}")
 
@@ -122,7 +122,8 @@ def save(self:SetOps,
     "Write the operators' weights and settings into the folder `path`."
     weights = {k: v.contiguous().cpu().clone() for k,v in self.state_dict().items()}
     with together(path, 'operators.json') as new:
-        save_file(weights, new/'operators.safetensors', dict(features=features))
+        about = dict(features=features, trained='yes' if self.trained else 'no')
+        save_file(weights, new/'operators.safetensors', about)
         about = dict(self.config, digest=_digest(weights, self.config))
         (new/'operators.json').write_text(json.dumps(about, indent=1))
 
@@ -159,11 +160,14 @@ def _read_ops(path):
         tensors,texts = read_tensors(path/'operators.safetensors')
         about = dict(read_json(path/'operators.json', 2**20))
         if about.pop('digest', None) not in (None, _digest(tensors, about)): raise ValueError
-        return ops_from(about, tensors),texts.get('features')
+        ops = ops_from(about, tensors)
+        ops.trained = texts.get('trained', 'yes') == 'yes'   # version 0.1.0 saved trained ones only
+        return ops,texts.get('features')
     except (ValueError, TypeError, RuntimeError, KeyError):
         raise InputError(f"expected operators.json and operators.safetensors in {path} to hold "
                          f"operators, found something else; {REMEDY}") from None
 
+# %% ../../nbs/ops/42_kinds.ipynb #9345bbee
 @patch(cls_method=True)
 def load(cls:SetOps,
     path:str|Path, # folder that `save` wrote

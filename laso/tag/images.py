@@ -88,6 +88,11 @@ class ImageList:
 
     def name(self, i): return str(self.images[i]) if _is_file(self.images[i]) else f'image {i}'
     def __len__(self): return len(self.images)
+    def some(self, most):
+        "At the most so many of the images, drawn at random, the same ones each time."
+        if len(self) <= most: return self
+        drawn = np.random.default_rng(0).choice(len(self), most, replace=False)
+        return ImageList([self.images[i] for i in sorted(drawn)])
     def __getitem__(self, i):
         o = self.images[i]
         try: return _not_empty(open_image(o) if _is_file(o) else to_rgb(_as_image(o)))

@@ -10,20 +10,20 @@ what `FewShotTagger.add` takes."""
 __all__ = ['SIDE', 'QUALITY', 'PER_BLOCK', 'thumbnail', 'Looked', 'look', 'to_whole', 'review_page', 'write_review',
            'ReviewWidget', 'review_widget']
 
-# %% ../../nbs/tag/88_review.ipynb #0c597d29
+# %% ../../nbs/tag/88_review.ipynb #9334d0dc
 import base64,os
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
-import ipywidgets as w
 import numpy as np
 from fastcore.basics import patch
 from jinja2 import Environment
 from PIL import Image
+from ..core import need
 from ..store import digest
-from ..features.extract import extract_images
+from .start import features_of
 from ..ops.logic import BLENDS,DEFAULT_BLENDS,POWERS
 from .images import ImageList
 from .outputs import own_file
@@ -69,7 +69,7 @@ class Looked:
         t = self.tags.index(tag)
         return np.argsort(abs(self.probs[:,t]-self.thresholds[t]), kind='stable')
 
-# %% ../../nbs/tag/88_review.ipynb #d8dedf85
+# %% ../../nbs/tag/88_review.ipynb #3dbbcfcd
 def look(
     tagger, # `FewShotTagger`
     photos, # a folder, or a list of paths, PIL images or arrays
@@ -77,7 +77,7 @@ def look(
 ) -> Looked:
     "Let a tagger look at photographs."
     seen,head = _Seen(ImageList(photos)),tagger.head
-    x = extract_images(tagger.backbone, seen, show=show)
+    x = features_of(tagger.backbone, seen, show)
     return Looked(seen.images, seen.thumbs, tagger.tags, head.thresholds_, head.predict_proba(x), x)
 
 # %% ../../nbs/tag/88_review.ipynb #93bc1c32
@@ -141,7 +141,7 @@ def write_review(
     with own_file(path) as p: p.write_text(review_page(looked, tagger), encoding='utf-8')
     return Path(path)
 
-# %% ../../nbs/tag/88_review.ipynb #df959e0d
+# %% ../../nbs/tag/88_review.ipynb #c1ec6286
 _MARKS = {'–': '', '✓': 'shown', '✗': 'not shown', '?': "don't know"}
 
 class ReviewWidget:
@@ -150,6 +150,7 @@ class ReviewWidget:
         looked:Looked, # what `look` found
         k:int=12, # photographs at a time
     ):
+        w = need('ipywidgets', 'widgets', 'the widget')
         self.looked,self.marks,self.quiet,self.start = looked,{},False,0   # (image, tag) -> mark
         self.tag = w.Dropdown(options=looked.tags, description='tag')
         self.back,self.on = (w.Button(description=o) for o in ('Back', 'Next'))

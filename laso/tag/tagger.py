@@ -21,14 +21,15 @@ from ..core import InputError,join_names,quote_name
 from ..store import atomic_path
 from ..data.files import parse_json
 from ..data.decode import read_tensors
-from ..features.backbones import Backbone,create_backbone,with_choice
-from ..features.extract import extract_images
+from ..features.backbones import Backbone,with_choice
+from ..features.text_heads import NoPackage
 from ..ops.kinds import ops_from,SetOps
 from ..bench.restore import pack,part_of,SIZE,unpack
 from ..bench.output import write_csv
-from .start import choose_features,said_by_names,usual_ops
+from .start import (by_names,checked_gain,choose_features,chosen_in_words,features_of,
+    network_for,said_by_names,usual_ops,with_words_for)
 from .backgrounds import background_labels,backgrounds
-from .head import advice,TagHead
+from .head import advice,in_words,TagHead
 from .images import (check_known,check_tags,from_dls,ImageList,is_dls,is_tag,label_states,
     read_taught,shown_tags)
 
@@ -59,7 +60,7 @@ def teach(cls:FewShotTagger,
     images, # a folder, a list of paths, PIL images or arrays, or fastai's `DataLoaders`
     labels:list|None=None, # a list of tags for each image; by default those that `images` has
     *, known:list|None=None, # tags that were looked for, on all images or on each; None: all
-    backbone:Backbone|None=None, # by default `create_backbone(concepts=None)`
+    backbone:Backbone|str|None=None, # or its name, as of `network_for`
     ops:SetOps|str|None='usual', # operators; `usual` for those of `usual_ops`, None for none
     names:bool=True, # do names of tags count?
     others:bool=True, # learn from `backgrounds`, too?
@@ -70,18 +71,18 @@ def teach(cls:FewShotTagger,
     photos,labels,known,tags = _taught(images, labels, known)
     if not tags:
         raise InputError("expected at least one tag, found none; name what the images show")
-    backbone = backbone or create_backbone(concepts=None)
+    backbone = network_for(backbone, tags)
     if backbone.size > SIZE:
         raise InputError(f"expected a backbone that sees at most {SIZE} pixels, found "
                          f"{backbone.size}; choose a smaller size")
-    x,y = extract_images(backbone, photos, show=show),label_states(labels, tags, known)
+    x,y = features_of(backbone, photos, show),label_states(labels, tags, known)
     if pool is not None:
-        more = extract_images(backbone, _some(ImageList(pool)), show=show)
+        more = features_of(backbone, ImageList(pool).some(POOL), show)
         x,y = np.r_[x, more],np.r_[y, np.full((len(more), len(tags)), np.nan, np.float32)]
-    z = extract_images(backbone, ImageList(backgrounds()), show=False) if others else None
+    z = features_of(backbone, ImageList(backgrounds()), False) if others else None
     return cls.from_features(backbone, x, y, tags, ops=ops, names=names, others=z)
 
-# %% ../../nbs/tag/85_tagger.ipynb #dd33dc23
+# %% ../../nbs/tag/85_tagger.ipynb #ac5ec15e
 @patch(cls_method=True)
 def from_features(cls:FewShotTagger,
     backbone:Backbone, # whose features these are; without a choice of blocks one is made
@@ -93,6 +94,7 @@ def from_features(cls:FewShotTagger,
     others:np.ndarray|None=None, # features of `backgrounds`, (14, d)
 ) -> FewShotTagger:
     "Learn tags from features of images."
+    y,tags = y[:,np.argsort(tags)],sorted(tags)
     gain,known,others = None,~np.isnan(y).all(1),x[:0] if others is None else others
     if not backbone.choice:
         some = x[known],np.nan_to_num(y[known]),tags if names else None
@@ -103,7 +105,7 @@ def from_features(cls:FewShotTagger,
                    prior=said_by_names(backbone, tags, names))
     return cls(backbone, _fitted(head, x, y, others, tags), x, y, tags, gain, others)
 
-# %% ../../nbs/tag/85_tagger.ipynb #9cc79843
+# %% ../../nbs/tag/85_tagger.ipynb #ee1d35ee
 def _taught(images, labels, known, old=()):
     "Images, their labels and what is known of them, checked, and the tags that they show."
     if labels is None and is_dls(images): images,labels = from_dls(images)
@@ -112,12 +114,6 @@ def _taught(images, labels, known, old=()):
     labels = check_tags(labels, len(photos))
     tags = shown_tags(labels)
     return photos,labels,check_known(known, labels, {*tags, *old}),tags
-
-def _some(photos):
-    "Images drawn from all, the same ones each time."
-    if len(photos) <= POOL: return photos
-    drawn = np.random.default_rng(0).choice(len(photos), POOL, replace=False)
-    return ImageList([photos.images[i] for i in sorted(drawn)])
 
 def _fitted(head, x, y, others, tags):
     "A head that learned from the examples, and from photographs of other things."
@@ -131,7 +127,7 @@ def predict_proba(self:FewShotTagger,
     *, show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> np.ndarray: # (n, n_tags) in [0,1]
     "The probability of every tag."
-    x = extract_images(self.backbone, ImageList(images), show=show)
+    x = features_of(self.backbone, ImageList(images), show)
     return self.head.predict_proba(x)
 
 @patch
@@ -160,31 +156,13 @@ def report(self:FewShotTagger) -> str:
     "What was learned from which features, and what helped, in one line."
     head,x,_,tags = self._learned
     pool = int(np.isnan(self.y).all(1).sum())
+    if not len(x): return f"{_count(len(tags), 'tag')}; no examples: names alone"
     who = f"{_count(len(tags), 'tag')} from {len(x)-pool} images"
     if pool: who += f" and {pool} untagged ones"
-    more = *_features(self.backbone, self.gain),*_names_known(head)
-    return '; '.join([who, _scores(head), *more])
+    prior = head.prior if head.prior_.any() else None
+    return '; '.join([who, in_words(head), *chosen_in_words(self.backbone, self.gain, prior)])
 
 def _count(n, what): return f"{n} {what}{'s'*(n > 1)}"
-
-def _scores(head):
-    m = head.left_out_map_
-    if m['without'] is None:
-        return "for a test give two images of each tag or more, and some without it"
-    if 'with' not in m: return f"leave-one-out mAP {m['without']:.3f}"
-    return (f"leave-one-out mAP {m['with']:.3f} with synthesised unions, "
-            f"{m['without']:.3f} without; they are {'' if head.augmented_ else 'not '}used")
-
-def _features(backbone, gain):
-    if not backbone.choice: return
-    yield f"features: {' beside '.join(backbone.choice.weights)}"
-    if gain:
-        less,high,low = (f'{-o:+.3f}' for o in gain)
-        yield f"concepts change the leave-one-out loss by {less} ({low} to {high})"
-
-def _names_known(head):
-    if not head.prior_.any(): return
-    yield f"names of {_count(sum(map(bool, head.prior.columns)), 'tag')} known to the network"
 
 # %% ../../nbs/tag/85_tagger.ipynb #30716b51
 @patch(as_prop=True)
@@ -217,6 +195,22 @@ def _column(tag):
     ours = tag in ('fname', 'labels', 'known', 'is_valid') or tag.startswith('"')
     return quote_name(tag, True) if ours else tag
 
+# %% ../../nbs/tag/85_tagger.ipynb #ba269648
+@patch(cls_method=True)
+def from_names(cls:FewShotTagger,
+    tags:list, # names
+    backbone:Backbone|str, # whose concepts the tags speak of, or its name, as of `network_for`
+) -> FewShotTagger:
+    "Tags without any example."
+    tags = shown_tags(check_tags([tags], 1))
+    backbone = with_choice(network_for(backbone, tags), None)
+    x = features_of(backbone, ImageList(backgrounds()), False)
+    backbone,others,enough = by_names(backbone, tags, x)
+    y = np.zeros((0, len(tags)), np.float32)
+    res = cls.from_features(backbone, others[:0], y, tags, others=others)
+    res.head.offset_ = -enough-res.head.coef_[-1]
+    return res
+
 # %% ../../nbs/tag/85_tagger.ipynb #18af8f15
 @patch
 def add(self:FewShotTagger,
@@ -225,23 +219,30 @@ def add(self:FewShotTagger,
     known:list|None=None, # tags that were looked for, on all images or on each; None: all
 ) -> FewShotTagger: # itself
     "Teach further tags, or the same ones on further images."
-    photos,labels,known,_ = _taught(images, labels, known, self.tags)
-    x = extract_images(self.backbone, photos)
-    with _one_at_a_time: self._learned = _more(self, x, labels, known)
+    photos,labels,known,tags = _taught(images, labels, known, self.tags)
+    with _one_at_a_time:
+        self.backbone = with_words_for(self.backbone, tags, self.head.prior, self.x)
+    return self.add_features(features_of(self.backbone, photos), labels, known)
+
+@patch
+def add_features(self:FewShotTagger,
+    x:np.ndarray, # features of images, (n, d)
+    labels:list, # a list of tags for each
+    known:list|None=None, # None or the tags that were looked for, for each
+) -> FewShotTagger: # itself
+    "Learn from features of further images."
+    with _one_at_a_time:   # what two threads add is added up
+        head,old_x,old_y,old_tags = self._learned
+        tags = sorted({*old_tags, *shown_tags(labels)})
+        old = np.full((len(old_x), len(tags)), np.nan, np.float32)
+        old[:,[tags.index(t) for t in old_tags]] = old_y
+        x,y = np.r_[old_x, x],np.r_[old, label_states(labels, tags, known)]
+        prior = said_by_names(self.backbone, tags, bool(head.prior))
+        head = TagHead(**head.get_params(deep=False) | dict(prior=prior))
+        self._learned = _fitted(head, x, y, self.others, tags),x,y,tags
     return self
 
-_one_at_a_time = threading.RLock()   # what two threads add is added up
-
-def _more(tagger, x, labels, known):
-    "What is learned after further images."
-    head,old_x,old_y,old_tags = tagger._learned
-    tags = sorted({*old_tags, *shown_tags(labels)})
-    old = np.full((len(old_x), len(tags)), np.nan, np.float32)
-    old[:,[tags.index(t) for t in old_tags]] = old_y
-    x,y = np.r_[old_x, x],np.r_[old, label_states(labels, tags, known)]
-    prior = said_by_names(tagger.backbone, tags, bool(head.prior))
-    head = TagHead(**head.get_params(deep=False) | dict(prior=prior))
-    return _fitted(head, x, y, tagger.others, tags),x,y,tags
+_one_at_a_time = threading.RLock()
 
 # %% ../../nbs/tag/85_tagger.ipynb #2a626ac5
 ARRAYS = 'coef','offset','thresholds','prior'
@@ -275,6 +276,7 @@ def load_tagger(
     try:
         tensors,texts = read_tensors(path)
         return _tagger(parse_json(texts['laso']), tensors)
+    except NoPackage: raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise InputError(f"expected a tagger in {path}, found something else; "
                          "make one with `laso teach`") from None
@@ -288,7 +290,7 @@ def _tagger(about, tensors):
     if ops is not None: ops = ops_from(ops, part_of(tensors, 'ops.'))
     state = {k: arrays[k] for k in ARRAYS} | {k: about[k] for k in SETTINGS if k in about}
     head = TagHead.from_state(state, ops, said_by_names(backbone, tags, about.get('names') is True))
-    gain = _gain(about.get('gain'))
+    gain = checked_gain(about.get('gain'))
     return FewShotTagger(backbone, head, arrays['x'], arrays['y'], tags, gain, arrays['others'])
 
 # %% ../../nbs/tag/85_tagger.ipynb #781994d9
@@ -310,12 +312,6 @@ def _arrays(tensors, m):
         if (a.shape, a.dtype) != (s, torch.float32) or not ok.all(): raise ValueError(k)
     if len(tensors['others']) not in (0, len(backgrounds())): raise ValueError('others')
     return {k: tensors[k].numpy() for k in shapes}
-
-def _gain(numbers):
-    if numbers is None: return None
-    if len(numbers) != 3 or not all(isinstance(o, float) and abs(o) < 1e9 for o in numbers):
-        raise ValueError('gain')
-    return tuple(numbers)
 
 # %% ../../nbs/tag/85_tagger.ipynb #7e4c5a05
 _CARD = """---

@@ -220,6 +220,7 @@ class LasoLearner(Learner):
             fit(self, n_epoch, self.lr if lr is None else lr, **kwargs)
         names = self.recorder.metric_names[1:-1]   # between the epoch and the time
         self.curves = {n: [float(v[i]) for v in self.recorder.values] for i,n in enumerate(names)}
+        self.model.ops.trained = True
         return self.model.ops.cpu().eval()
 
 # %% ../../nbs/train/52_learner.ipynb #85229732
