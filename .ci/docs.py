@@ -13,7 +13,7 @@ import yaml
 from nbdev.config import nbpath2html
 
 ROOT = Path(__file__).resolve().parent.parent
-PROC,DOCS = ROOT/'_proc',ROOT/'_docs'
+PROC,DOCS,NBS = ROOT/'_proc',ROOT/'_docs',ROOT/'nbs'
 
 # ---- between nbdev and smalldocs
 
@@ -55,7 +55,8 @@ def fix_page(path):
     nb,up = json.loads(path.read_text(encoding='utf8')),'../'*(len(path.relative_to(PROC).parts)-1)
     for c in nb['cells']:
         src = ''.join(c['source'])
-        if c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', src, flags=re.M)
+        if c['cell_type'] == 'raw':   # keywords are for the search
+            c['source'] = re.sub(r'^(output-file|keywords):.*\n(  .*\n)*', '', src, flags=re.M)
         if c['cell_type'] == 'markdown':
             c['source'] = fix_links(re.sub(r'\A(#\|.*\n)+', '', src), up)
         elif only_tests(c): c['source'] = folded(c)
@@ -157,10 +158,26 @@ def source_pages(site):
         page = CODE_PAGE.format(name=name.as_posix(), up='../'*len(name.parts), css=css, code=code)
         dest.write_text(page, encoding='utf8')
 
+def add_keywords(site):
+    "Let the search find pages by the `keywords` of their first cell, each of which is an entry of its own."
+    file,entries = site/'search.json',[]
+    for p in sorted(NBS.rglob('*.ipynb')):
+        head = ''.join(json.loads(p.read_text(encoding='utf8'))['cells'][0]['source'])
+        if not (words := re.search(r'^- keywords: (.*)', head, flags=re.M)): continue
+        title,about = (re.search(rf'^{o} (.*)', head, flags=re.M)[1] for o in '#>')
+        href = page_name(p.relative_to(NBS)).with_suffix('.html').as_posix()
+        entries += [dict(objectID=f'{href}#{w}', href=href, title=title, section=w, text=about)
+                    for w in words[1].split(', ')]
+    rest = json.loads(file.read_text(encoding='utf8'))
+    file.write_text(json.dumps(entries + rest, ensure_ascii=False), encoding='utf8')
+
 def finish(site):
-    "Settle formulas, generated links and fonts in the pages of the site."
+    "Settle formulas, generated links and fonts in the pages of the site, and the words that its search knows."
+    add_keywords(site)
     pages = sorted(site.rglob('*.html'))
-    for p in pages: p.write_text(mathml(p.read_text(encoding='utf8')), encoding='utf8')
+    for p in pages:
+        text = re.sub(r'<pre>(?=<code>[^<]*━)', '<pre class="wide">', p.read_text(encoding='utf8'))
+        p.write_text(mathml(text), encoding='utf8')
     for p in pages: p.write_text(drop_lost_places(p.read_text(encoding='utf8'), p), encoding='utf8')
     read.cache_clear()
     for p in site.rglob('*.css'):   # the theme asks the network for a font; the reader's own will do

@@ -25,10 +25,11 @@ def markdown(src, first):
 def output(out, name, pics, alt=''):
     "One stored output: a table or text as it is, an image as a link to `nbs/images/`, which is filled into `pics`."
     data = out.get('data', {})
-    kind = next((k for k in ('text/markdown','image/png','text/html','text/plain') if k in data), None)
-    if kind == 'image/png':
-        pics[f'images/{name}.png'] = base64.b64decode(data[kind])
-        return f'![{alt}](nbs/images/{name}.png)'
+    kind = next((k for k in ('text/markdown','image/png','image/jpeg','text/html','text/plain') if k in data), None)
+    if kind and kind.startswith('image/'):
+        file = f"images/{name}.{kind[6:].replace('jpeg', 'jpg')}"
+        pics[file] = base64.b64decode(data[kind])
+        return f'![{alt}](nbs/{file})'
     if kind == 'text/html': return re.sub(r'<(style|script)\b.*?</\1>', '', data[kind], flags=re.S).strip()
     if kind == 'text/markdown': return links(data[kind].strip())
     text = data[kind] if kind else out.get('text', '')
@@ -54,6 +55,6 @@ def render(path):
 if __name__ == '__main__':
     text,pics = render(ROOT/'nbs/index.ipynb')
     (ROOT/'README.md').write_text(text, encoding='utf8')
-    for old in (ROOT/'nbs/images').glob('index-*.png'): old.unlink()
+    for old in (ROOT/'nbs/images').glob('index-*'): old.unlink()
     for name,data in pics.items(): (ROOT/'nbs'/name).write_bytes(data)
     print(f'README.md: {len(text.splitlines())} lines, {len(pics)} images')

@@ -86,7 +86,8 @@ Modules:
 - `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
 - `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`
 - `laso.train.losses`: What the operators' outputs should be called by a classifier, and what they should look like
-- `laso.train.recipes`: One call trains operators of any kind on the base classes, by the recipe of that kind"""
+- `laso.train.recipes`: One call trains operators of any kind on the base classes, by the recipe of that kind
+- `laso.written`: A file gives way only to who wrote it: journals, and files that laso knows as its own"""
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 

@@ -73,6 +73,7 @@ Sets = _instead('20 and 1,000 support sets')
 Effect = option(Optional[str], 'Instead, the mAP with bfloat16 beside float32, on these images '
                  '(as --data of `laso bench`).')
 
+# %% ../nbs/110_cli.ipynb #f06253b9
 @app.command()
 def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels=None,
          growth:Growth=False, large:Large=False, index:Index=False, sets:Sets=False,
@@ -82,9 +83,11 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     from laso.core import usable_device
     from laso.lab import perf as p
     from laso.lab.speed_fewshot import coco_labels
+    from laso.written import check_own
     usable_device(device)
     if labels: coco_labels(labels)
     if out:   # refuses what can't be written before anything long begins
+        check_own(out)
         with output_folder(out.parent): pass
     asked = dict(growth=growth, large=large, index=index, sets=sets, bf16=bf16)
     jobs = p.single_jobs(quick=quick, device=device, labels=labels, images=bf16)
@@ -92,7 +95,7 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
         if value: return p.write_single(*jobs[name], out)
     p.write_perf(p.perf(quick=quick, device=device, labels=labels), out)
 
-# %% ../nbs/110_cli.ipynb #aa7c3f91
+# %% ../nbs/110_cli.ipynb #cc1b0494
 BenchRun = argument(Path, 'Folder that `laso bench` wrote.')
 NoOpen = flag('--no-open', 'Only write the notebook.')
 
@@ -107,7 +110,7 @@ def _notebook(run):
     return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4,
                            nbformat_minor=5))
 
-# %% ../nbs/110_cli.ipynb #1a191e56
+# %% ../nbs/110_cli.ipynb #bfd163a7
 @app.command()
 def explore(run:BenchRun, no_open:NoOpen=False):
     "Open a widget to look inside a run of `laso bench`, in JupyterLab."

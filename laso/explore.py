@@ -181,7 +181,7 @@ def use(self:Explorer,
     self.uploaded[name] = torch.from_numpy(extract_images(self.backbone, [im]))[0],_encode(im)
     self.update()
 
-# %% ../nbs/111_explore.ipynb #87c040a9
+# %% ../nbs/111_explore.ipynb #81b320f2
 @patch
 def _shelf(self:Explorer, n=8):
     "Images to choose from, with three buttons below each."
@@ -207,7 +207,7 @@ def offer(self:Explorer):
         i = self.offered[j] if j < len(self.offered) else None
         thumb.value = '' if i is None else _CSS+_row([_figure(self.thumb(i), self.labels(i))])
 
-# %% ../nbs/111_explore.ipynb #bf75ca07
+# %% ../nbs/111_explore.ipynb #be347af6
 @patch
 def put(self:Explorer,
     name:str, # x, y or z
@@ -331,7 +331,7 @@ def look(self:Explorer,
     lines = ''.join(f'<p>{o}</p>' for o in said + ['Nothing fits.']*(not shown))
     self.hits.value = f'{_CSS}{lines}{_row(shown)}'
 
-# %% ../nbs/111_explore.ipynb #20eb259b
+# %% ../nbs/111_explore.ipynb #c5833a4d
 def explorer(
     run:str|Path, # folder that `laso bench` wrote
 ) -> Explorer:

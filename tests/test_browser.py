@@ -71,8 +71,8 @@ def test_explorer(url, tmp_path):
         box.fill('x & y')
         box.press('Enter')
         page.get_by_text('analytic operators').first.wait_for()
-        thumb = page.locator('.widget-vbox:has(> .widget-html figure) figcaption').first   # on the shelf
-        page.locator('.widget-vbox:has(> .widget-html figure) button', has_text='x').first.click()
+        thumb = page.locator('.jupyter-widgets figcaption').first   # on the shelf
+        page.get_by_role('button', name='x', exact=True).first.click()
         page.locator('.laso-sets figcaption', has_text=f'x: {thumb.inner_text()}').first.wait_for()
         page.screenshot(path=shots/'sets.png')
         page.get_by_text('Few shots', exact=True).click()

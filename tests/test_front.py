@@ -35,9 +35,18 @@ def test_tutorials_are_found_by_the_words_that_people_use():
     shown = tutorials()
     assert len({*WORDS.values()}) == 10 and shown[:10] == [f'tutorials/{o}.ipynb' for o in dict.fromkeys(WORDS.values())]
     assert sorted(shown) == sorted(f'tutorials/{p.name}' for p in (NBS/'tutorials').glob('*.ipynb'))
-    for words,page in WORDS.items():   # title and subtitle count most in the search
+    for words,page in WORDS.items():   # the title and the line of keywords, which are what the search finds first
         title = source(cells(NBS/f'tutorials/{page}.ipynb')[0]).lower()
-        assert words in title, f'{words!r} does not find {page}: {title}'
+        assert words in title and '\n- keywords: ' in title, f'{words!r} does not find {page}: {title}'
+
+def test_the_search_knows_keywords(tmp_path):
+    (tmp_path/'search.json').write_text('[{"href": "rest.html"}]')
+    load('docs').add_keywords(tmp_path)
+    *entries,rest = json.loads((tmp_path/'search.json').read_text())
+    found = {e['section'].lower(): e['href'] for e in entries}
+    assert rest == dict(href='rest.html') and {o['title'] for o in entries if o['section'] == 'CSV'} == {'From a spreadsheet'}
+    for words in ('xmp', 'excel', 'mistakes', 'wrong tags', 'embeddings', 'clip'): assert words in found
+    for href in found.values(): assert (NBS/href.replace('.html', '.ipynb')).is_file()
 
 def test_the_start_page_begins_with_what_it_does():
     readme = (ROOT/'README.md').read_text(encoding='utf8')
@@ -69,7 +78,7 @@ def test_images_have_alternative_texts(path):
 def test_readme_shows_alternative_texts():
     text,pics = load('readme').render(NBS/'index.ipynb')
     assert len(pics) == len(re.findall(r'!\[[^\]]{20,}\]\(nbs/images/', text)) == text.count('![')
-    assert sorted(pics) == sorted(f'images/{p.name}' for p in (NBS/'images').glob('index-*.png'))
+    assert sorted(pics) == sorted(f'images/{p.name}' for p in (NBS/'images').glob('index-*'))
 
 @pytest.mark.parametrize('code,outputs,folds', [
     ('test_eq(f(1), 2)', [], True), ('x = f(1)\nassert x == 2', [], True), ("with expect_fail(ValueError, contains='a'): f()", [], True),

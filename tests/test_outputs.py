@@ -1,8 +1,12 @@
 "What a command writes, and where its words go: nothing of anyone else's is harmed, and no finished work is lost."
 import csv, json, os, shutil, subprocess, sys
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 from forked import content, files, needs_fork, network, one_sentence
+from laso import cli
 from laso.bench.output import RECORD
+from laso.core import InputError
 from laso.features.table import toy_table
 from laso.store import digest
 
@@ -228,3 +232,25 @@ def test_numbers_in_results(number, laso, copy):
     status,said = laso('compare', copy/'bench', copy/'bench')
     assert status == 2, said
     one_sentence(said, 'results.json')
+
+
+@pytest.mark.parametrize('make', [
+    lambda photos, run, f: ('teach', photos, '--out', f),
+    lambda photos, run, f: ('compare', run, run, '--latex', f),
+    lambda photos, run, f: ('compare', run, run, '--csv', f),
+    lambda photos, run, f: ('perf', '--quick', '--out', f)])
+def test_a_single_file_of_others_stays(make, tmp_path, monkeypatch):
+    "Every command that writes one named file, before anything long begins."
+    monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))
+    photos = tmp_path/'photos'
+    for tag in 'ab':
+        (photos/tag).mkdir(parents=True)
+        Image.new('RGB', (9, 9), 'red').save(photos/tag/f'{tag}.png')
+    run = tmp_path/'run'
+    run.mkdir()
+    (run/'fewshot.json').write_text('[]')
+    mine = tmp_path/'mine.txt'
+    mine.write_text('of someone else')
+    r = CliRunner().invoke(cli.app, [*map(str, make(photos, run, mine))])
+    assert isinstance(r.exception, InputError) and 'which laso did not write' in str(r.exception), (r.exception, r.output)
+    assert mine.read_text() == 'of someone else'

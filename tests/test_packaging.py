@@ -86,7 +86,7 @@ def test_workflows():
     assert release['jobs']['publish']['needs'] == 'try' and release['jobs']['try']['needs'] == 'build'
 
 @pytest.mark.slow
-def test_wheel_in_an_empty_environment(wheel, tmp_path):
+def test_wheel_in_an_empty_environment(wheel, tmp_path, request):
     "What settings.ini requires is enough for the benchmark, away from the repository, and extras say their name."
     env = {k: v for k,v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')} | dict(LASO_CACHE=str(tmp_path/'cache'))
     def run(*args, status=0):
@@ -94,6 +94,7 @@ def test_wheel_in_an_empty_environment(wheel, tmp_path):
         assert res.returncode == status, res.stdout + res.stderr
         return res.stdout + res.stderr
     run('uv', 'venv', '--python', sys.executable, 'venv')
+    request.addfinalizer(lambda: shutil.rmtree(tmp_path/'venv'))   # 6 GB
     run('uv', 'pip', 'install', '--python', 'venv', wheel)
     laso = tmp_path/'venv/bin/laso'
     assert f"laso {settings()['version']}" in run(laso, '--version')

@@ -23,7 +23,7 @@ def test_every_stage_is_told(world, laso, told, tmp_path):
         (('evaluate', run, '--n-pairs', 20), [pairs]), (('retrieve', run, '--n-pairs', 20), [pairs]),
         (('fewshot', run, '--out', tmp_path/'few'), ['Few-shot benchmark']),
         (('teach', world/'taught', *network(world), '--out', tagger), ['Learning tags from 24 images']),
-        (('tag', tagger, world/'data'/'images'/'000.png'), ['Tagging 1 images']),
+        (('tag', tagger, world/'data'/'images'/'000.png'), ['Tagging 1 image']),
         (('review', tagger, world/'data'/'images', '--out', tmp_path/'a.html'), ['Looking at 90 images']),
     ]:
         status,out,err = laso(*args)

@@ -13,7 +13,8 @@ from laso.store import digest
 from laso.tag import exchange, outputs
 from laso.tag.exchange import merged, read_labels_json, write_label_studio
 from laso.tag.images import find_images, read_taught
-from laso.tag.outputs import Journal, SORTED, SortedFolder, folder_name, tag_images
+from laso.tag.outputs import SORTED, SortedFolder, folder_name, tag_images
+from laso.written import Journal
 from laso.tag.tagger import FewShotTagger, load_tagger
 
 EXIFTOOL = shutil.which('exiftool')
@@ -438,3 +439,9 @@ def test_without_heic(tagger, photos, laso, monkeypatch):
     assert err.startswith('laso: left out 4 files that are not read as images: 2 .heic, 1 .') and err.endswith("; pip install 'laso[heic]' for .heic\n")
     status,_,err = laso('tag', tagger, photos/'b.heic')
     assert status == 2 and 'b.heic (HEIC, which laso[heic] rea' in err
+
+def test_names_that_are_no_text(tagger, photos, laso, tmp_path):
+    "A table of files whose names are not UTF-8 is written; the name is escaped."
+    shutil.copy(photos/'x.png', os.fsencode(photos)+b'/\xff\xfe.png')
+    status,_,err = laso('tag', tagger, photos, '--csv', tmp_path/'t.csv')
+    assert status == 0 and any('\\udcff\\udcfe.png' in r['fname'] for r in rows_of(tmp_path/'t.csv')), err

@@ -8,12 +8,12 @@ LaTeX with the rules of booktabs."""
 # %% auto #0
 __all__ = ['MEASURES', 'KEYS', 'long_scores', 'numbers', 'to_latex', 'write_tables']
 
-# %% ../../nbs/bench/76_numbers.ipynb #23a896f6
+# %% ../../nbs/bench/76_numbers.ipynb #2398c8d8
 import re
 from pathlib import Path
 import pandas as pd
 from ..core import InputError
-from ..store import atomic_path
+from ..written import own_file
 from ..evaluate.statistics import fewshot_table
 from .output import write_csv
 
@@ -45,7 +45,7 @@ def numbers(
     first = ['table', 'classes', 'op', 'operator', 'method', 'shot', 'measure', 'value']
     return both[[o for o in first if o in both] + [o for o in both if o not in first]]
 
-# %% ../../nbs/bench/76_numbers.ipynb #e4aa49ef
+# %% ../../nbs/bench/76_numbers.ipynb #ba6db369
 _SIGNS = {'−': '$-$', '±': r'$\pm$', '∪': r'$\cup$', '∩': r'$\cap$', '∖': r'$\setminus$',
           '–': '--', '…': r'\ldots{}', '’': "'"}
 
@@ -70,5 +70,6 @@ def write_tables(
 ):
     "Write tables as LaTeX and numbers as CSV, where that is asked for."
     if latex:
-        with atomic_path(latex) as p: p.write_text(to_latex(tabs), encoding='utf-8')
-    if csv: write_csv(nums, csv)
+        with own_file(latex) as p: p.write_text(to_latex(tabs), encoding='utf-8')
+    if not csv: return
+    with own_file(csv) as p: write_csv(nums, p)

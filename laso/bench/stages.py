@@ -24,7 +24,7 @@ from laso.data.files import (check_features,check_out,check_writable,need_files,
     score_files)
 from ..data.tables import check_table,check_vectors
 
-# %% ../../nbs/bench/79_stages.ipynb #ec88fb26
+# %% ../../nbs/bench/79_stages.ipynb #3c5cc773
 def _early(methods=(), logs=(), out=None, latex=None, csv=None):
     "Refuse what can't be before anything is loaded; the options themselves refuse the rest."
     for m in methods or ():
@@ -36,6 +36,9 @@ def _early(methods=(), logs=(), out=None, latex=None, csv=None):
     for n in logs or (): check_name('a log', n, CHOICES['log'])
     check_out(out)
     check_writable(latex, csv)
+    if latex or csv:
+        from laso.written import check_own
+        check_own(latex, csv)
 
 def _show(tabs, nums, latex, csv, printed=()):
     "Print tables but those that are printed already, and write all where that is asked for."

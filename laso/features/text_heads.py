@@ -9,14 +9,16 @@ the place of some, and `image_tower` makes the image tower of tensors from a fil
 # %% auto #0
 __all__ = ['ImageTower', 'text_head', 'NoPackage', 'has_texts', 'text_backbone', 'exchange_words', 'image_tower']
 
-# %% ../../nbs/features/38_text_heads.ipynb #9ff59ef4
+# %% ../../nbs/features/38_text_heads.ipynb #ebbe15d3
 import copy,logging
 from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn,Tensor
 from ..core import did_you_mean,InputError,name_all,usable_device
-from ..data.decode import fill
+from ..store import cache_dir,cache_entry,digest,find_cached
+from ..data.decode import fill,read_tensors
 from .backbones import Backbone,with_choice
 from .concepts import each_alone,LinearHead,NoConcepts,short_name,tokens
 
@@ -56,20 +58,35 @@ def _of_timm(visual, x):
     places = each_alone(visual.trunk, tokens(visual.trunk, f), f)
     return visual.head(visual.trunk.forward_head(f)),visual.head(places)
 
-# %% ../../nbs/features/38_text_heads.ipynb #95044566
+# %% ../../nbs/features/38_text_heads.ipynb #65bc4f48
 @torch.no_grad()
 def text_head(
     model:nn.Module, # of `open_clip`, both towers
     tokenizer, # turns a list of texts into numbers
     words:list, # of str, the concepts
     prompt:str='a photo of a {}.', # what a word is put into
+    usual:list|None=None, # further words, whose vectors are kept in the cache
 ) -> LinearHead: # for vectors of norm 1
     "A token head of words."
-    if not words: raise InputError("expected words for concepts, found none; give some")
-    texts = [prompt.format(short_name(o).replace('_', ' ')) for o in words]
+    names = [*words, *(usual or [])]
+    if not names: raise InputError("expected words for concepts, found none; give some")
+    def texts(words): return [prompt.format(short_name(o).replace('_', ' ')) for o in words]
+    parts = [_vectors(model, tokenizer, texts(words))] if words else []
+    if usual: parts.append(_kept_vectors(model, tokenizer, texts(usual)))
+    return LinearHead(model.logit_scale.exp()*torch.cat(parts), names=names)
+
+def _vectors(model, tokenizer, texts):
     parts = [texts[i:i+256] for i in range(0, len(texts), 256)]
-    vectors = torch.cat([model.encode_text(tokenizer(o), normalize=True) for o in parts])
-    return LinearHead(model.logit_scale.exp()*vectors, names=list(words))
+    return torch.cat([model.encode_text(tokenizer(o), normalize=True) for o in parts])
+
+def _kept_vectors(model, tokenizer, texts):
+    "Vectors of texts from the cache, or into it."
+    tower = {k: v for k,v in model.state_dict().items() if not k.startswith('visual.')}
+    path = cache_dir()/f'texts-{digest("texts-1", tower, texts)}'
+    if not find_cached(path):
+        v = _vectors(model, tokenizer, texts)
+        with cache_entry(path) as p: save_file(dict(vectors=v.contiguous()), p)
+    return read_tensors(find_cached(path, required=True))[0]['vectors']
 
 # %% ../../nbs/features/38_text_heads.ipynb #d7ca736f
 class NoPackage(InputError):
@@ -124,18 +141,19 @@ def _is_quick(clip, model, tag):
     "Were the weights trained with the quick form of GELU?"
     return bool((clip.get_pretrained_cfg(model, tag) or {}).get('quick_gelu'))
 
-# %% ../../nbs/features/38_text_heads.ipynb #5fc53f0b
+# %% ../../nbs/features/38_text_heads.ipynb #514d36ec
 def text_backbone(
     name:str, # as in `open_clip` or `timm`, such as `ViT-B-32.laion2b_s34b_b79k`
     words:list, # of str, the concepts
-    *, weights:str|None=None, # None: those of the name, which are fetched once; or `random`
+    *, usual:list|None=None, # further words, whose vectors are kept in the cache
+    weights:str|None=None, # None: those of the name, which are fetched once; or `random`
     prompt:str='a photo of a {}.', # what a word is put into
     taus:tuple=(.5,), # of `histogram`, one for each block of concepts
     device:str|None=None, # cpu or cuda; by default cuda where there is one
 ) -> Backbone: # in evaluation mode
     "A network whose concepts are any words."
     net,tokenizer,name = _towers(name, weights)
-    head = text_head(net, tokenizer, words, prompt)
+    head = text_head(net, tokenizer, words, prompt, usual)
     cfg = _needed().get_model_preprocess_cfg(net)
     size = cfg['size'] if isinstance(cfg['size'], int) else cfg['size'][0]
     tower = ImageTower(net.visual, head.weight.shape[1])

@@ -18,6 +18,7 @@ import torch
 from ..core import usable_device
 from ..progress import stage
 from ..interrupts import say
+from ..written import own_file
 from ..bench.output import write_json
 from ..bench.results import print_tables
 from .speed_jobs import (bfloat16_effect,copy_rate,extraction_rates,matrix_rate,mlp_rate,
@@ -84,7 +85,7 @@ def single_jobs(
 
 def _filled(df, what): return df.astype(object).where(df.notna(), what)   # where there is no number
 
-# %% ../../nbs/lab/99_perf.ipynb #ca235b84
+# %% ../../nbs/lab/99_perf.ipynb #8cfd049e
 def write_single(
     title:str, # of the table
     job:Callable, # gives a data frame
@@ -92,7 +93,8 @@ def write_single(
 ):
     "Do one of `single_jobs`, print its table and write it."
     with stage(title): df = job()
-    if out: write_json(_filled(df, None).to_dict('records'), out)
+    if not out: return
+    with own_file(out) as p: write_json(_filled(df, None).to_dict('records'), p)
     print_tables({title: _filled(df.round(4), '')})
 
 def write_perf(
@@ -102,7 +104,8 @@ def write_perf(
     "Print the tables of all jobs and write them."
     tables = {k: v for k,v in res.items() if k != 'machine'}
     rows = {k: _filled(v, None).to_dict('records') for k,v in tables.items()}
-    if out: write_json(dict(machine=res['machine'], **rows), out)
+    if not out: return
+    with own_file(out) as p: write_json(dict(machine=res['machine'], **rows), p)
     for k,v in res['machine'].items():
         say(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}')
     print_tables({k: _filled(v.round(2), '') for k,v in tables.items()})

@@ -122,9 +122,8 @@ def save(self:SetOps,
     "Write the operators' weights and settings into the folder `path`."
     weights = {k: v.contiguous().cpu().clone() for k,v in self.state_dict().items()}
     with together(path, 'operators.json') as new:
-        about = dict(features=features, trained='yes' if self.trained else 'no')
-        save_file(weights, new/'operators.safetensors', about)
-        about = dict(self.config, digest=_digest(weights, self.config))
+        save_file(weights, new/'operators.safetensors', dict(features=features))
+        about = dict(self.config, trained=self.trained, digest=_digest(weights, self.config))
         (new/'operators.json').write_text(json.dumps(about, indent=1))
 
 def _digest(weights, config): return digest(weights, json.dumps(config))
@@ -159,9 +158,10 @@ def _read_ops(path):
     try:
         tensors,texts = read_tensors(path/'operators.safetensors')
         about = dict(read_json(path/'operators.json', 2**20))
+        trained = about.pop('trained', True) is True   # version 0.1.0 saved trained ones only
         if about.pop('digest', None) not in (None, _digest(tensors, about)): raise ValueError
         ops = ops_from(about, tensors)
-        ops.trained = texts.get('trained', 'yes') == 'yes'   # version 0.1.0 saved trained ones only
+        ops.trained = trained
         return ops,texts.get('features')
     except (ValueError, TypeError, RuntimeError, KeyError):
         raise InputError(f"expected operators.json and operators.safetensors in {path} to hold "

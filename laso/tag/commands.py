@@ -41,7 +41,7 @@ Tags = option(Optional[str], 'Tags without images, such as dog,cat, if the backb
 Pool = option(Optional[list[Path]], 'Untagged images like those that will be tagged; several '
                                     'times.', **PATH)
 
-# %% ../../nbs/tag/89_commands.ipynb #28c9cc40
+# %% ../../nbs/tag/89_commands.ipynb #be2f8bc8
 @app.command()
 def teach(source:Taught=None, out:TaggerOut=None, add:Add=None, root:Root=None, pool:Pool=None,
           run:FromRun=None, backbone:Backbone=None, weights:Weights=None, size:Size=None,
@@ -60,12 +60,14 @@ def teach(source:Taught=None, out:TaggerOut=None, add:Add=None, root:Root=None, 
     out,table = out or add or Path('my.tagger'),dict(columns=columns, label_delim=label_delim)
     _check_teach(source, out, add, [root, run, *(pool or ())], **table)
     some = _examples(source, root, skip_bad, **table)
-    with stage(f'Learning tags from {len(some[0]):,} images'):
+    with stage(f'Learning tags from {_images(some[0])}'):
         res = _added(add, *some) if add else _taught(*some, pool, no_names, plain, **network)
     res.export(out)
     _say_learned(res, out)
 
-# %% ../../nbs/tag/89_commands.ipynb #1824d104
+# %% ../../nbs/tag/89_commands.ipynb #0a9879bb
+def _images(files): return f"{len(files):,} image{'s'*(len(files) != 1)}"
+
 def _check_tagger(file):
     check_path(file, 'a tagger', 'make one with `laso teach`')
 
@@ -80,6 +82,8 @@ def _check_teach(source, out, add, others, **table):
     check_path(source, 'a folder of images or a table of them')
     listed = source/'labels.csv' if source.is_dir() else source
     if listed.suffix.lower() != '.json' and listed.is_file(): read_table(listed, **table)
+    from laso.written import check_own, TAGGER
+    check_own(out, mark=TAGGER)
 
 # %% ../../nbs/tag/89_commands.ipynb #4f6e1323
 def _examples(source, root, skip_bad, **options):
@@ -137,13 +141,14 @@ SortInto = option(Optional[Path], 'Folder that gets a sub-folder of links for ea
 Copy = flag('--copy', 'With --sort-into: copies, not links.')
 Xmp = flag('--xmp', 'Merge tags into XMP sidecars beside the images.')
 
-# %% ../../nbs/tag/89_commands.ipynb #147d3bbd
+# %% ../../nbs/tag/89_commands.ipynb #616c81a3
 def _outputs(csv, json, html, label_studio, fiftyone):
     "Files to write, and what writes them; those of others are refused."
     from laso.tag import exchange as e, outputs as o
+    from laso.written import check_own
     res = {o.write_table: csv, o.write_tags_json: json, o.write_page: html,
            e.write_label_studio: label_studio, e.write_fiftyone: fiftyone}
-    for path in res.values(): o.check_own(path)
+    check_own(*res.values())
     return {f: path for f,path in res.items() if path}
 
 # %% ../../nbs/tag/89_commands.ipynb #cdbb66d5
@@ -185,7 +190,7 @@ def _say_missing(sort_into, chosen, bad):
         notify(f"left out {len(bad)} sidecars that can't be read or written and stay as they are: "
                f"{name_all(f'{p} ({why})' for p,why in bad)}")
 
-# %% ../../nbs/tag/89_commands.ipynb #571b7b3c
+# %% ../../nbs/tag/89_commands.ipynb #42ed821c
 @app.command()
 def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:Html=None,
         xmp:Xmp=False, sort_into:SortInto=None, copy:Copy=False, label_studio:LabelStudio=None,
@@ -201,7 +206,7 @@ def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:H
     files = [f for p in images for f in (im.find_images(p) if p.is_dir() else [p])]
     folders = o.SortedFolder(sort_into, copy) if sort_into else None
     show = False if sys.stdout.isatty() else None   # otherwise the lines are seen
-    with stage(f'Tagging {len(files):,} images', show=show):
+    with stage(f'Tagging {_images(files)}', show=show):
         for some,probs in o.tag_images(learned, files, o.journal_of(tagger), skip_bad=skip_bad,
                                        show=show):
             chosen = [learned.choose(p, least) for p in probs]
@@ -213,7 +218,7 @@ def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:H
     for write,path in outs.items(): write(path, some, learned.tags, chosen, np.stack(probs))
     _say_missing(sort_into, chosen, bad)
 
-# %% ../../nbs/tag/89_commands.ipynb #032ceaa0
+# %% ../../nbs/tag/89_commands.ipynb #ea52707b
 PageOut = option(Path, 'Page to write.', **PATH)
 
 @app.command()
@@ -225,13 +230,14 @@ def review(tagger:TaggerFile, images:Images, out:PageOut=Path('review.html'),
     check_writable(out, parents=True)
     from laso.core import one_line
     from laso.bench.output import output_folder
-    from laso.tag import images as im, outputs as o, review as r, tagger as t
-    o.check_own(out)   # before anything long begins
+    from laso.tag import images as im, review as r, tagger as t
+    from laso.written import check_own
+    check_own(out)   # before anything long begins
     with output_folder(out.parent): pass
     learned = t.load_tagger(tagger)
     files = [f for p in images for f in (im.find_images(p) if p.is_dir() else [p])]
     if skip_bad: files,_ = im.readable(files, files)
-    with stage(f'Looking at {len(files):,} images'):
+    with stage(f'Looking at {_images(files)}'):
         r.write_review(out, r.look(learned, files), str(tagger))
     say(one_line(f'{len(files)} images on a page of {out.stat().st_size/1e6:.1f} MB; open {out} '
                  'in a browser'))

@@ -43,7 +43,7 @@ def features_of(
     bf16 = native_bf16(next(backbone.parameters()).device)
     return extract_images(backbone, images, bf16=bf16, show=show)
 
-# %% ../../nbs/tag/81_start.ipynb #3d1269c0
+# %% ../../nbs/tag/81_start.ipynb #6657423c
 def network_for(
     backbone:Backbone|str|None, # a network, or its name in `timm` or `open_clip`
     tags:list, # that it is to tell, names
@@ -69,23 +69,25 @@ def _with_texts(name, tags, size=None, weights=None):
         raise InputError(f"expected {name} as it comes, since it has a text tower, found a size "
                          "or a file of weights; leave them out")
     words = [t.replace(',', ' ') for t in tags]   # a comma would make two names of it
-    return text_backbone(name, [*words, *ImageNetInfo().label_descriptions()], weights=weights)
+    return text_backbone(name, words, usual=ImageNetInfo().label_descriptions(), weights=weights)
 
-# %% ../../nbs/tag/81_start.ipynb #4ac38f4c
+# %% ../../nbs/tag/81_start.ipynb #e7e64e39
 def with_words_for(
     backbone:Backbone, # of a tagger; stays as it is
     tags:list, # names
     prior:SaidByNames|None, # what names of other tags say, which keep their words
     x:np.ndarray, # features of the examples, (n, d)
 ) -> Backbone: # the same one where nothing is to be done, or nothing can be
-    "Words for tags that a network with a text tower has none for."
+    "Words for new tags, if a network with a text tower has no concept that is called so."
     if prior is None or not isinstance(backbone.body, ImageTower): return backbone
-    new = [t for t,c in match_names(tags, backbone.concepts).items() if not c]
-    if not new: return backbone
+    called = {o.strip().lower() for c in backbone.concepts for o in c.split(',')}
+    words = {t: t.replace(',', ' ') for t in tags if t not in prior.names}
+    new = [w for t,w in words.items() if not {t.lower(), t.replace('_', ' ').lower()} & called]
     shown = backbone.choice.block_of(torch.from_numpy(x), 'concepts').abs().sum(0)
     shown[[c for columns in prior.columns for c in columns]] = torch.inf
-    words = dict(zip(shown.argsort().tolist(), (t.replace(',', ' ') for t in new)))
-    try: return exchange_words(backbone, words)
+    free = [c for c in shown.argsort().tolist() if shown[c].isfinite()]
+    if not new or not free: return backbone
+    try: return exchange_words(backbone, dict(zip(free, new)))
     except InputError as e: notify(f'no words for {name_all(new)}: {e.sentence}')
     return backbone
 
@@ -158,13 +160,14 @@ def said_by_names(
     there = concepts and choice and 'concepts' in choice.own
     return SaidByNames(tags, concepts, choice) if wanted and there else None
 
-# %% ../../nbs/tag/81_start.ipynb #6458705e
-ENOUGH = 2.   # what a name must say of an image to be believed without an example
+# %% ../../nbs/tag/81_start.ipynb #ba298ddf
+ENOUGH = 2.,5.   # what a name must say to be believed without an example: at least, at most
 
 def by_names(
     backbone:Backbone, # without a choice of blocks
     tags:list, # names, n_tags
     x:np.ndarray, # features of images of other things, all blocks, (n, d)
+    y:np.ndarray, # their labels, (n, n_tags): 0, or NaN where they may show a tag
 ) -> tuple: # the same network with both blocks, these of the images, what is enough for each tag
     "What tells tags by their names; an `InputError` if the network does not know some."
     if backbone.concepts: backbone = both_blocks(backbone, x)
@@ -174,7 +177,8 @@ def by_names(
         raise InputError("expected tags whose names the network knows, found "
                          f"{name_all(lacking or ['none'])}; give images of them")
     x = backbone.choice(torch.from_numpy(x))
-    return backbone,x.numpy(),np.maximum(ENOUGH, 1+np.quantile(prior(x), .9, axis=0))
+    usual = np.nanquantile(prior(x).numpy()+y, .9, axis=0)
+    return backbone,x.numpy(),np.clip(usual+1, *ENOUGH)
 
 # %% ../../nbs/tag/81_start.ipynb #2ccc4200
 _one_trains = threading.RLock()

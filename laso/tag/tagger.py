@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..core import InputError,join_names,quote_name
-from ..store import atomic_path
+from ..written import own_file,TAGGER
 from ..data.files import parse_json
 from ..data.decode import read_tensors
 from ..features.backbones import Backbone,with_choice
@@ -187,7 +187,8 @@ def write_tags(
     "Write the columns fname, labels and one for each tag."
     import pandas as pd
     df = pd.DataFrame(probs.round(4), columns=[_column(t) for t in tags])
-    df.insert(0, 'fname', list(map(str, files)))
+    names = [str(f).encode(errors='backslashreplace').decode() for f in files]   # not in UTF-8
+    df.insert(0, 'fname', names)
     df.insert(1, 'labels', [join_names(o) for o in chosen])
     write_csv(df, path)
 
@@ -195,7 +196,7 @@ def _column(tag):
     ours = tag in ('fname', 'labels', 'known', 'is_valid') or tag.startswith('"')
     return quote_name(tag, True) if ours else tag
 
-# %% ../../nbs/tag/85_tagger.ipynb #ba269648
+# %% ../../nbs/tag/85_tagger.ipynb #0cb1d830
 @patch(cls_method=True)
 def from_names(cls:FewShotTagger,
     tags:list, # names
@@ -205,7 +206,7 @@ def from_names(cls:FewShotTagger,
     tags = shown_tags(check_tags([tags], 1))
     backbone = with_choice(network_for(backbone, tags), None)
     x = features_of(backbone, ImageList(backgrounds()), False)
-    backbone,others,enough = by_names(backbone, tags, x)
+    backbone,others,enough = by_names(backbone, tags, x, background_labels(tags))
     y = np.zeros((0, len(tags)), np.float32)
     res = cls.from_features(backbone, others[:0], y, tags, others=others)
     res.head.offset_ = -enough-res.head.coef_[-1]
@@ -261,7 +262,7 @@ def export(self:FewShotTagger,
     if ops is not None: arrays |= {f'ops.{k}': v for k,v in ops.state_dict().items()}
     about = dict(schema=1, tags=tags, **{k: state[k] for k in SETTINGS}, backbone=net,
                  ops=None if ops is None else ops.config, gain=self.gain, names=bool(head.prior))
-    with atomic_path(path) as p:
+    with own_file(path, TAGGER) as p:
         save_file({k: v.contiguous().cpu() for k,v in arrays.items()}, p,
                   metadata=dict(laso=json.dumps(about)))
     return Path(path)
