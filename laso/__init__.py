@@ -69,6 +69,7 @@ Modules:
 - `laso.ops.words`: What features and the results of operators say, in words
 - `laso.options`: What the commands share: their options, and the program that they belong to
 - `laso.own`: `FILE.py:FUNCTION` on the command line: found, looked at before anything long begins, and run
+- `laso.owned`: A file gives way only to who wrote it: journals, and files that laso knows as its own
 - `laso.progress`: What takes long says what it does and how long it still takes, on a terminal and in a log
 - `laso.store`: Files that are whole or absent, a cache, and names for content
 - `laso.tag.backgrounds`: A few photographs of other things, so that a tagger can say no
@@ -86,8 +87,7 @@ Modules:
 - `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
 - `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`
 - `laso.train.losses`: What the operators' outputs should be called by a classifier, and what they should look like
-- `laso.train.recipes`: One call trains operators of any kind on the base classes, by the recipe of that kind
-- `laso.written`: A file gives way only to who wrote it: journals, and files that laso knows as its own"""
+- `laso.train.recipes`: One call trains operators of any kind on the base classes, by the recipe of that kind"""
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled, version as _version
 

@@ -73,7 +73,7 @@ Sets = _instead('20 and 1,000 support sets')
 Effect = option(Optional[str], 'Instead, the mAP with bfloat16 beside float32, on these images '
                  '(as --data of `laso bench`).')
 
-# %% ../nbs/110_cli.ipynb #f06253b9
+# %% ../nbs/110_cli.ipynb #a744d6e5
 @app.command()
 def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels=None,
          growth:Growth=False, large:Large=False, index:Index=False, sets:Sets=False,
@@ -83,7 +83,7 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     from laso.core import usable_device
     from laso.lab import perf as p
     from laso.lab.speed_fewshot import coco_labels
-    from laso.written import check_own
+    from laso.owned import check_own
     usable_device(device)
     if labels: coco_labels(labels)
     if out:   # refuses what can't be written before anything long begins

@@ -197,7 +197,7 @@ def test_taught_folder(folder, says, tmp_path, change, parts):
     says(refused(lambda: read_taught(folder), *parts), 'teach', folder, '--out', tmp_path/'out')
 
 TAUGHT = [
-    ('empty', shutil.rmtree, ['folder of images, found no']), ('no sub-folders', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images')), ['sub-folder of images for each tag']),
+    ('empty', shutil.rmtree, ['folder of images or a table of them, found no']), ('no sub-folders', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images')), ['sub-folder of images for each tag']),
     ('sub-folders without pictures', both(gone('labels.csv'), lambda path: shutil.rmtree(path/'images'), lambda path: (path/'cat').mkdir()), ['sub-folder of images for each tag']),
     ('a tag with a broken picture', both(gone('labels.csv'), lambda path: (path/'images').rename(path/'cat'), text('no picture', 'cat/03.png'), text('no picture', 'cat/05.png')), ["2 of 10 that can't", '03.png', '05.png (2 in all)']),
 ]

@@ -14,7 +14,7 @@ from laso.tag import exchange, outputs
 from laso.tag.exchange import merged, read_labels_json, write_label_studio
 from laso.tag.images import find_images, read_taught
 from laso.tag.outputs import SORTED, SortedFolder, folder_name, tag_images
-from laso.written import Journal
+from laso.owned import Journal
 from laso.tag.tagger import FewShotTagger, load_tagger
 
 EXIFTOOL = shutil.which('exiftool')

@@ -8,12 +8,12 @@ LaTeX with the rules of booktabs."""
 # %% auto #0
 __all__ = ['MEASURES', 'KEYS', 'long_scores', 'numbers', 'to_latex', 'write_tables']
 
-# %% ../../nbs/bench/76_numbers.ipynb #2398c8d8
+# %% ../../nbs/bench/76_numbers.ipynb #4315197d
 import re
 from pathlib import Path
 import pandas as pd
 from ..core import InputError
-from ..written import own_file
+from ..owned import own_file
 from ..evaluate.statistics import fewshot_table
 from .output import write_csv
 

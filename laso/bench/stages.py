@@ -9,12 +9,12 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 __all__ = ['Float16', 'Pseudo', 'SCORES', 'RunA', 'RunB', 'bench', 'extract', 'train', 'check_run', 'read_table_of', 'evaluate',
            'retrieve', 'fewshot', 'compare']
 
-# %% ../../nbs/bench/79_stages.ipynb #b1723463
+# %% ../../nbs/bench/79_stages.ipynb #b2bec6a4
 from pathlib import Path
 from typing import Optional
 from ..core import check_name,did_you_mean,InputError,name_all,notify
 from ..interrupts import say
-from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,CHOICES,columns_of,command,
+from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,choices,columns_of,command,
     Csv,Data,DropNovel,EndToEnd,Episodes,Epochs,FileColumn,flag,Frozen,Head,LabelColumn,LabelDelim,
     Latex,Log,Methods,Novel,option,Ops,OpsBF16,OpsEpochs,Out,OutRun,Pairs,Preset,Quick,
     Representation,Run,RunOrVectors,Seed,Seeds,Size,SkipBad,VectorLabels,VectorOps,Vectors,Weights)
@@ -24,20 +24,20 @@ from laso.data.files import (check_features,check_out,check_writable,need_files,
     score_files)
 from ..data.tables import check_table,check_vectors
 
-# %% ../../nbs/bench/79_stages.ipynb #3c5cc773
+# %% ../../nbs/bench/79_stages.ipynb #d5e0af83
 def _early(methods=(), logs=(), out=None, latex=None, csv=None):
     "Refuse what can't be before anything is loaded; the options themselves refuse the rest."
     for m in methods or ():
         if is_own(m): check_function(m)
-    known = CHOICES['method']
+    known = choices('method')
     if bad := [m for m in methods or () if m not in known and not is_own(m)]:
         raise InputError(f"expected methods of {', '.join(known)}, found {name_all(bad)}; "
                          f"{did_you_mean(bad[0], known, 'choose some of these')}")
-    for n in logs or (): check_name('a log', n, CHOICES['log'])
+    for n in logs or (): check_name('a log', n, choices('log'))
     check_out(out)
     check_writable(latex, csv)
     if latex or csv:
-        from laso.written import check_own
+        from laso.owned import check_own
         check_own(latex, csv)
 
 def _show(tabs, nums, latex, csv, printed=()):

@@ -18,7 +18,7 @@ import torch
 from ..core import usable_device
 from ..progress import stage
 from ..interrupts import say
-from ..written import own_file
+from ..owned import own_file
 from ..bench.output import write_json
 from ..bench.results import print_tables
 from .speed_jobs import (bfloat16_effect,copy_rate,extraction_rates,matrix_rate,mlp_rate,

@@ -65,7 +65,7 @@ def teach(source:Taught=None, out:TaggerOut=None, add:Add=None, root:Root=None, 
     res.export(out)
     _say_learned(res, out)
 
-# %% ../../nbs/tag/89_commands.ipynb #0a9879bb
+# %% ../../nbs/tag/89_commands.ipynb #01e435a4
 def _images(files): return f"{len(files):,} image{'s'*(len(files) != 1)}"
 
 def _check_tagger(file):
@@ -82,7 +82,7 @@ def _check_teach(source, out, add, others, **table):
     check_path(source, 'a folder of images or a table of them')
     listed = source/'labels.csv' if source.is_dir() else source
     if listed.suffix.lower() != '.json' and listed.is_file(): read_table(listed, **table)
-    from laso.written import check_own, TAGGER
+    from laso.owned import check_own, TAGGER
     check_own(out, mark=TAGGER)
 
 # %% ../../nbs/tag/89_commands.ipynb #4f6e1323
@@ -141,11 +141,11 @@ SortInto = option(Optional[Path], 'Folder that gets a sub-folder of links for ea
 Copy = flag('--copy', 'With --sort-into: copies, not links.')
 Xmp = flag('--xmp', 'Merge tags into XMP sidecars beside the images.')
 
-# %% ../../nbs/tag/89_commands.ipynb #616c81a3
+# %% ../../nbs/tag/89_commands.ipynb #ec20be9e
 def _outputs(csv, json, html, label_studio, fiftyone):
     "Files to write, and what writes them; those of others are refused."
     from laso.tag import exchange as e, outputs as o
-    from laso.written import check_own
+    from laso.owned import check_own
     res = {o.write_table: csv, o.write_tags_json: json, o.write_page: html,
            e.write_label_studio: label_studio, e.write_fiftyone: fiftyone}
     check_own(*res.values())
@@ -218,7 +218,7 @@ def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:H
     for write,path in outs.items(): write(path, some, learned.tags, chosen, np.stack(probs))
     _say_missing(sort_into, chosen, bad)
 
-# %% ../../nbs/tag/89_commands.ipynb #ea52707b
+# %% ../../nbs/tag/89_commands.ipynb #d6220ada
 PageOut = option(Path, 'Page to write.', **PATH)
 
 @app.command()
@@ -231,7 +231,7 @@ def review(tagger:TaggerFile, images:Images, out:PageOut=Path('review.html'),
     from laso.core import one_line
     from laso.bench.output import output_folder
     from laso.tag import images as im, review as r, tagger as t
-    from laso.written import check_own
+    from laso.owned import check_own
     check_own(out)   # before anything long begins
     with output_folder(out.parent): pass
     learned = t.load_tagger(tagger)

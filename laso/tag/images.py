@@ -16,10 +16,10 @@ from pathlib import Path
 from unicodedata import category,normalize
 import numpy as np
 from PIL import Image
-from ..core import InputError,name_all,notify,split_names,unquoted
+from ..core import InputError,name_all,notify,split_names
 from ..store import digest
 from ..data.decode import formats,more_suffixes,name_unreadable,open_image,to_rgb,unreadable
-from ..data.tables import check_spaces
+from ..data.files import check_path
 from ..data.tables import read_table
 from ..data.folder import check_fnames,images_folder,read_valid
 
@@ -217,8 +217,7 @@ def read_taught(
     folder = Path(folder)
     if folder.is_file(): return _from_csv(folder, Path(root or folder.parent), **options)
     if (folder/'labels.csv').is_file(): return _from_csv(folder/'labels.csv', folder, **options)
-    if not folder.is_dir():
-        raise InputError(f"expected a folder of images, found no {folder}; check the path")
+    check_path(folder, 'a folder of images or a table of them')
     return _by_content(_found(folder))
 
 # %% ../../nbs/tag/83_images.ipynb #18b85c16
@@ -290,8 +289,8 @@ def _inside(name, folder):
     if not os.path.isabs(name): return name
     found = os.path.relpath(os.path.realpath(name), os.path.realpath(folder))
     if found.split(os.sep)[0] != '..': return found
-    raise InputError(f"expected images inside the folder {folder}, found {name}; name their "
-                     "folder with --root (root in Python)")
+    raise InputError(f"expected images inside the folder {folder}, found {name!r}; name "
+                     "their folder with --root (root in Python)")
 
 # %% ../../nbs/tag/83_images.ipynb #dedfd4dc
 def is_dls(

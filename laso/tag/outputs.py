@@ -10,7 +10,7 @@ changed, and files of others never replaced."""
 __all__ = ['BATCH', 'by_suffix', 'tag_images', 'journal_of', 'name_from', 'write_table', 'write_own_json', 'write_tags_json',
            'folder_name', 'SortedFolder', 'write_page']
 
-# %% ../../nbs/tag/86_outputs.ipynb #ecb73ed9
+# %% ../../nbs/tag/86_outputs.ipynb #fd25fda0
 import base64,filecmp,io,itertools,json,os,re,shutil,zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from PIL import Image
 from ..core import InputError,name_all,notify,usable_cores
 from ..progress import progress
 from ..store import cache_dir,digest
-from ..written import check_own,Journal,own_file
+from ..owned import check_own,Journal,own_file
 from ..data.files import leads_out
 from ..data.decode import open_image
 from .images import ImageList,SORTED

@@ -10,7 +10,7 @@ what `FewShotTagger.add` takes."""
 __all__ = ['SIDE', 'QUALITY', 'PER_BLOCK', 'thumbnail', 'Looked', 'look', 'to_whole', 'review_page', 'write_review',
            'ReviewWidget', 'review_widget']
 
-# %% ../../nbs/tag/88_review.ipynb #a0d502f1
+# %% ../../nbs/tag/88_review.ipynb #b171ad74
 import base64,os
 from dataclasses import dataclass
 from html import escape
@@ -26,7 +26,7 @@ from ..store import digest
 from .start import features_of
 from ..ops.logic import BLENDS,DEFAULT_BLENDS,POWERS
 from .images import ImageList
-from ..written import own_file
+from ..owned import own_file
 
 # %% ../../nbs/tag/88_review.ipynb #063a5900
 SIDE,QUALITY = 200,50   # of a thumbnail: longer side in pixels, and of its JPEG

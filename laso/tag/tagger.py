@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from ..core import InputError,join_names,quote_name
-from ..written import own_file,TAGGER
+from ..owned import own_file,TAGGER
 from ..data.files import parse_json
 from ..data.decode import read_tensors
 from ..features.backbones import Backbone,with_choice
