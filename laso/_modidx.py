@@ -226,6 +226,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'laso.data.decode.to_rgb': ('data/decode.html#to_rgb', 'laso/data/decode.py'),
                                   'laso.data.decode.unreadable': ('data/decode.html#unreadable', 'laso/data/decode.py')},
             'laso.data.files': { 'laso.data.files._at_once': ('data/files.html#_at_once', 'laso/data/files.py'),
+                                 'laso.data.files._barred': ('data/files.html#_barred', 'laso/data/files.py'),
                                  'laso.data.files._check_regular': ('data/files.html#_check_regular', 'laso/data/files.py'),
                                  'laso.data.files._forms': ('data/files.html#_forms', 'laso/data/files.py'),
                                  'laso.data.files._what': ('data/files.html#_what', 'laso/data/files.py'),

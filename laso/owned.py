@@ -63,10 +63,10 @@ def _check_one(path, mark):
 @contextmanager
 def own_file(
     path:str|Path, # file to write
-    mark:bytes=b'', # as of `check_own`
+    mark:bytes=b'', # as of `check_own`; then the journal does not need to know the file
 ):
     "Yield a temporary path that takes the place of a file of ours, or of none."
     check_own(path, mark=mark)
     with atomic_path(path) as p:
         yield p
-        _written().add([[os.path.abspath(path), digest(p)]])
+        if not mark: _written().add([[os.path.abspath(path), digest(p)]])

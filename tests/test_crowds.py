@@ -171,7 +171,7 @@ def test_tagger_never_takes_the_place_of_a_folder(reference, server, tmp_path):
     (tmp_path/'my.tagger'/'photo.jpg').write_bytes(b'mine')
     status,said,_ = server.run(*ref.args(tmp_path), cache=ref.home/'cache')
     assert status == 2
-    one_sentence(said, 'Is a directory', str(tmp_path/'my.tagger'))
+    one_sentence(said, 'found a folder for', str(tmp_path/'my.tagger'))
     assert (tmp_path/'my.tagger'/'photo.jpg').read_bytes() == b'mine'
 
 def test_operators_of_other_features(reference, server, tmp_path):

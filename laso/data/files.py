@@ -155,6 +155,11 @@ def check_path(
     if os.path.exists(path): return
     raise InputError(f"expected {what}, found no file {path}; {remedy}")
 
+def _barred(folder):
+    "Why nothing can be written into a folder, in words before its name."
+    flags = os.statvfs(folder).f_flag if hasattr(os, 'statvfs') else 0
+    return 'Read-only file system at' if flags & os.ST_RDONLY else 'no right to write into'
+
 def check_out(
     out:str|Path|None, # folder for results; None for one that is not named
     option:str='--out', # that names it, for the message
@@ -164,7 +169,7 @@ def check_out(
     path = Path(out).absolute()
     place = next(p for p in (path, *path.parents) if os.path.lexists(p))
     if not place.is_dir(): why = f'{place} is no folder'
-    elif not os.access(place, os.W_OK | os.X_OK): why = f'no right to write into {place}'
+    elif not os.access(place, os.W_OK | os.X_OK): why = f'{_barred(place)} {place}'
     else: return
     raise InputError(f"expected an output folder that can be written, found {out} ({why}); "
                      f"choose another with {option}")
@@ -181,7 +186,7 @@ def check_writable(
         if Path(f).is_dir(): why = 'a folder'
         elif os.path.exists(f) and not Path(f).is_file(): continue   # a stream, a pipe or a device
         elif not parent.is_dir(): why = f'no folder {parent}'
-        elif not os.access(parent, os.W_OK): why = 'a folder without the right to write'
+        elif not os.access(parent, os.W_OK): why = f'{_barred(parent)} {parent}'
         else: continue
         raise InputError(f"expected a file that can be written, found {why} for {f}; "
                          "choose another file")
