@@ -256,6 +256,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'laso.data.folder._drawn_valid': ('data/folder.html#_drawn_valid', 'laso/data/folder.py'),
                                   'laso.data.folder._lines': ('data/folder.html#_lines', 'laso/data/folder.py'),
                                   'laso.data.folder._read_vocab': ('data/folder.html#_read_vocab', 'laso/data/folder.py'),
+                                  'laso.data.folder._say_unlisted': ('data/folder.html#_say_unlisted', 'laso/data/folder.py'),
                                   'laso.data.folder._tell_copies': ('data/folder.html#_tell_copies', 'laso/data/folder.py'),
                                   'laso.data.folder._unreadable': ('data/folder.html#_unreadable', 'laso/data/folder.py'),
                                   'laso.data.folder.check_fnames': ('data/folder.html#check_fnames', 'laso/data/folder.py'),

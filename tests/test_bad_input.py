@@ -433,6 +433,7 @@ def test_skip_bad(folder, capsys):
     want = read_folder(folder) if write_table(folder) is None else None
     assert data.fnames == want.fnames and (data.labels == want.labels).all() and data.fingerprint() == want.fingerprint()
     check_images(data)
+    assert capsys.readouterr().err.endswith('that labels.csv does not list: 2 .png\n')
     assert skip_bad(want) is want and not capsys.readouterr().err
 
 def test_skip_bad_leaves_too_few(folder, laso, tmp_path):

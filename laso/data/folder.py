@@ -246,8 +246,23 @@ def read_folder(
     fnames,*rest = read_rows(path/table, columns=columns, label_delim=label_delim, seed=seed,
                              n_shot=n_shot)
     folder = images_folder(path, fnames, folder)
-    return image_set(path, fnames, *rest, folder=folder, table=table, seed=seed, n_shot=n_shot,
+    data = image_set(path, fnames, *rest, folder=folder, table=table, seed=seed, n_shot=n_shot,
                      join=join)
+    if folder != '.': _say_unlisted(path/folder, data.fnames, table)
+    return data
+
+# %% ../../nbs/data/12_folder.ipynb #0144640b
+def _say_unlisted(folder, fnames, table):
+    "Say what lies beside the images of a table, by suffix and count."
+    listed = {os.path.normpath(o) for o in fnames}
+    files = (os.path.relpath(os.path.join(at, o), folder) for at,_,names in os.walk(folder)
+             for o in names if not o.startswith('.'))
+    others = Counter(Path(o).suffix.lower()[:20] or 'without suffix'
+                     for o in files if o not in listed)
+    if not others: return
+    names = sorted(others, key=lambda k: (-others[k], k))[:10]
+    kinds = ', '.join(f'{others[k]} {k}' for k in names)
+    notify(f"left out {others.total()} files of {folder} that {table} does not list: {kinds}")
 
 # %% ../../nbs/data/12_folder.ipynb #59c2bae4
 def _unreadable(data):
