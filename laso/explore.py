@@ -11,7 +11,6 @@ finds images by an expression of words. `explorer` makes it for a run of `laso b
 __all__ = ['w', 'explain', 'Explorer', 'explorer']
 
 # %% ../nbs/111_explore.ipynb #faa840ef
-import base64
 from functools import lru_cache
 from html import escape
 from io import BytesIO
@@ -22,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from .core import InputError,label_names,name_all,need
 from .options import columns_of
-from .data.decode import open_image,to_rgb
+from .data.decode import open_image,small_jpeg,to_rgb
 from .data.folder import ImageSet
 from .data.layouts import load_data
 from .features.extract import extract,extract_images
@@ -88,11 +87,7 @@ _CSS = """<style>.laso-row{display:flex;flex-wrap:wrap;gap:8px;margin:4px 0 12px
 .laso-hit img{outline:3px solid #00734f}</style>"""
 
 def _encode(im):
-    im = im.convert('RGB')
-    im.thumbnail((160, 160))
-    f = BytesIO()
-    im.save(f, 'JPEG', quality=85)
-    return base64.b64encode(f.getvalue()).decode()
+    return small_jpeg(im.convert('RGB'), 160, 85)
 
 def _figure(data, caption, hit=False):
     kind = ' class="laso-hit"' if hit else ''

@@ -78,6 +78,7 @@ def laso(monkeypatch, capsys):
     from laso import cli
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
+        capsys.readouterr()
         with pytest.raises(SystemExit) as e: cli.main()
         return e.value.code or 0,*capsys.readouterr()
     return run

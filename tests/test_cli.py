@@ -43,14 +43,7 @@ def start(world, *args, cache=None):
                             encoding='utf8', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 @pytest.fixture
-def laso(world, monkeypatch, capsys):
-    "`laso(*args)`: the command in this process; returns its exit status and what it wrote to the two streams."
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code or 0, *capsys.readouterr()
-    return run
+def laso(world, laso): return laso
 
 def read_json(file):
     def refuse(o): raise ValueError(f'{o} in {file}')

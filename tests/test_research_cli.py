@@ -17,16 +17,6 @@ def nearest_mean(t):
 CLASSES = 'dog cat bird car tree boat'.split()
 N,N_TRAIN = 240,160
 
-@pytest.fixture
-def laso(monkeypatch, capsys):
-    "`laso(*args)`: the command in this process; its exit status and what it wrote to the two streams."
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['laso', *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as e: cli.main()
-        return e.value.code or 0, *capsys.readouterr()
-    return run
-
 @pytest.fixture(scope='module', autouse=True)
 def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:

@@ -8,10 +8,10 @@ refused with one sentence, or with a `ValueError` that the caller puts into one.
 
 # %% auto #0
 __all__ = ['PIXELS', 'LARGE', 'SCANS', 'IMAGE', 'HEADER', 'TENSORS', 'FORMATS', 'NUMBERS', 'formats', 'more_suffixes', 'to_rgb',
-           'open_image', 'unreadable', 'name_unreadable', 'read_array', 'read_tensors', 'fill']
+           'open_image', 'unreadable', 'name_unreadable', 'read_array', 'read_tensors', 'fill', 'small_jpeg']
 
 # %% ../../nbs/data/11_decode.ipynb #d68f8549
-import errno,io,os,re,threading,warnings
+import base64,errno,io,os,re,threading,warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext,suppress
@@ -277,3 +277,16 @@ def fill(
     return net.eval()
 
 def _form(t): return None if t is None else (t.shape, t.is_floating_point(), t.is_complex())
+
+# %% ../../nbs/data/11_decode.ipynb #e142faf4
+def small_jpeg(
+    im:Image.Image, # in RGB, stays as it is
+    side:int, # longer side at the most, in pixels
+    quality:int, # of the JPEG
+    **options, # of Pillow's `save`
+) -> str: # in base64
+    "A small copy of an image, as text."
+    im,out = im.copy(),io.BytesIO()
+    im.thumbnail((side, side))
+    im.save(out, 'JPEG', quality=quality, **options)
+    return base64.b64encode(out.getvalue()).decode()

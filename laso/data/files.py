@@ -9,10 +9,11 @@ needs PyTorch, so a mistake in a table is told at once. [Images and numbers](11_
 # %% auto #0
 __all__ = ['TEXT', 'JSON', 'STAGES', 'open_regular', 'read_bytes', 'read_text', 'read_json', 'parse_json', 'leads_out',
            'find_names', 'data_folder', 'need_files', 'check_path', 'check_out', 'check_writable', 'score_files',
-           'check_features']
+           'check_features', 'by_suffix']
 
 # %% ../../nbs/data/08_files.ipynb #9318faa7
 import json,os,stat,unicodedata
+from collections import Counter
 from pathlib import Path,PureWindowsPath
 from ..core import InputError
 
@@ -213,3 +214,11 @@ def check_features(
     "Refuse a folder without features."
     need_files(path, 'features.npy', 'features.json',
                remedy='give a folder that laso extract wrote')
+
+# %% ../../nbs/data/08_files.ipynb #efd53c38
+def by_suffix(
+    files:list, # paths
+) -> str: # "3 .jpg, 1 .png"
+    "How many files there are of each suffix."
+    counts = Counter(Path(f).suffix.lower()[:20] or 'without suffix' for f in files)
+    return ', '.join(f'{n} {k}' for k,n in counts.most_common(10))

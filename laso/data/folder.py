@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from ..core import InputError,multi_hot,name_all,notify
 from ..store import digest
-from .files import find_names,leads_out,read_text
+from .files import by_suffix,find_names,leads_out,read_text
 from .tables import read_table,split_labels
 from .labels import check_classes,draw_valid,LabelTable
 from .decode import name_unreadable,open_image,unreadable
@@ -251,18 +251,16 @@ def read_folder(
     if folder != '.': _say_unlisted(path/folder, data.fnames, table)
     return data
 
-# %% ../../nbs/data/12_folder.ipynb #0144640b
+# %% ../../nbs/data/12_folder.ipynb #165e92d1
 def _say_unlisted(folder, fnames, table):
     "Say what lies beside the images of a table, by suffix and count."
     listed = {os.path.normpath(o) for o in fnames}
     files = (os.path.relpath(os.path.join(at, o), folder) for at,_,names in os.walk(folder)
              for o in names if not o.startswith('.'))
-    others = Counter(Path(o).suffix.lower()[:20] or 'without suffix'
-                     for o in files if o not in listed)
-    if not others: return
-    names = sorted(others, key=lambda k: (-others[k], k))[:10]
-    kinds = ', '.join(f'{others[k]} {k}' for k in names)
-    notify(f"left out {others.total()} files of {folder} that {table} does not list: {kinds}")
+    others = sorted(o for o in files if o not in listed)
+    if others:
+        notify(f"left out {len(others)} files of {folder} that {table} does not list: "
+               f"{by_suffix(others)}")
 
 # %% ../../nbs/data/12_folder.ipynb #59c2bae4
 def _unreadable(data):

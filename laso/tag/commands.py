@@ -74,6 +74,11 @@ def _check_tagger(file):
 def _check_images(paths):
     for p in paths: check_path(p, 'an image or a folder of images')
 
+def _files(paths):
+    "Images, and those of folders."
+    from laso.tag.images import find_images
+    return [f for p in paths for f in (find_images(p) if p.is_dir() else [p])]
+
 def _check_teach(source, out, add, others, **table):
     "Refuse paths that are not there, and a table that can't be read."
     if add: _check_tagger(add)
@@ -106,7 +111,7 @@ def _taught(paths, labels, known, pool, no_names, plain, run, backbone, weights,
     else:
         tags = images.shown_tags(images.check_tags(labels, len(paths)))
         net,ops = start.network_for(backbone, tags, size=size, weights=weights),'usual'
-    files = [f for p in pool or [] for f in (images.find_images(p) if p.is_dir() else [p])]
+    files = _files(pool or [])
     return tagger.FewShotTagger.teach(paths, labels, known=known, backbone=net, pool=files or None,
                                       names=not no_names, ops=None if plain else ops)
 
@@ -203,7 +208,7 @@ def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:H
     from laso.tag import exchange as e, images as im, outputs as o, tagger as t
     outs,least = _outputs(*wanted),_threshold(threshold, precise, complete)
     learned,bad,done = t.load_tagger(tagger),[],[]
-    files = [f for p in images for f in (im.find_images(p) if p.is_dir() else [p])]
+    files = _files(images)
     folders = o.SortedFolder(sort_into, copy) if sort_into else None
     show = False if sys.stdout.isatty() else None   # otherwise the lines are seen
     with stage(f'Tagging {_images(files)}', show=show):
@@ -235,7 +240,7 @@ def review(tagger:TaggerFile, images:Images, out:PageOut=Path('review.html'),
     check_own(out)   # before anything long begins
     with output_folder(out.parent): pass
     learned = t.load_tagger(tagger)
-    files = [f for p in images for f in (im.find_images(p) if p.is_dir() else [p])]
+    files = _files(images)
     if skip_bad: files,_ = im.readable(files, files)
     with stage(f'Looking at {_images(files)}'):
         r.write_review(out, r.look(learned, files), str(tagger))

@@ -15,7 +15,6 @@ import base64,os
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -27,6 +26,7 @@ from .start import features_of
 from ..ops.logic import BLENDS,DEFAULT_BLENDS,POWERS
 from .images import ImageList
 from ..owned import own_file
+from ..data.decode import small_jpeg
 
 # %% ../../nbs/tag/88_review.ipynb #063a5900
 SIDE,QUALITY = 200,50   # of a thumbnail: longer side in pixels, and of its JPEG
@@ -36,10 +36,7 @@ def thumbnail(
     side:int=SIDE, # longer side at the most, in pixels
 ) -> str: # JPEG in base64
     "A small copy of an image, for a page."
-    im,out = im.copy(),BytesIO()
-    im.thumbnail((side, side))
-    im.save(out, 'JPEG', quality=QUALITY, optimize=True)
-    return base64.b64encode(out.getvalue()).decode()
+    return small_jpeg(im, side, QUALITY, optimize=True)
 
 class _Seen:
     "Images by number; a thumbnail of each that was opened is left behind."
