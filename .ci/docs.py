@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import yaml
-from nbdev.config import nbpath2html
+from nbdev.config import get_config, nbpath2html
 
 ROOT = Path(__file__).resolve().parent.parent
 PROC,DOCS,NBS = ROOT/'_proc',ROOT/'_docs',ROOT/'nbs'
@@ -39,6 +39,20 @@ def fix_links(text, up):
     def notebook(m): return f']({page_name(m[1]).as_posix()}'
     return re.sub(r'\]\(((?![a-z]+:)[^)#]*\.ipynb)', notebook, text)
 
+def colab(name):
+    "A line that opens the notebook `name` below nbs/ in Colab; none until pyproject.toml names a repository of GitHub."
+    cfg = get_config(ROOT)
+    if not (found := re.fullmatch(r'https://github\.com/([^/]+/[^/]+?)(\.git)?', cfg.git_url)): return ''
+    page = f'https://colab.research.google.com/github/{found[1]}/blob/{cfg.branch}/nbs/{name}'
+    return f"[Open in Colab]({page}), with `%pip install 'laso @ git+{cfg.git_url}'` as its first cell."
+
+def add_colab(path, name):
+    "Put the line below the title of a tutorial."
+    if not (name.startswith('tutorials/') and (line := colab(name))): return
+    nb = json.loads(path.read_text(encoding='utf8'))
+    nb['cells'].insert(1, dict(cell_type='markdown', id='colab', metadata={}, source=line))
+    path.write_text(json.dumps(nb), encoding='utf8')
+
 TESTS = re.compile(r'\bassert |\b(test_\w+|expect_fail|refused)\(')
 
 def only_tests(cell):
@@ -52,6 +66,7 @@ def folded(cell):
 
 def fix_page(path):
     "Rewrite links, fold tests away, and give a processed notebook its page name instead of an `output-file`."
+    add_colab(path, path.relative_to(PROC).as_posix())
     nb,up = json.loads(path.read_text(encoding='utf8')),'../'*(len(path.relative_to(PROC).parts)-1)
     for c in nb['cells']:
         src = ''.join(c['source'])
@@ -185,6 +200,8 @@ def finish(site):
         p.write_text(css, encoding='utf8')
 
 def main():
+    if sys.argv[1:] == ['--colab']:   # for Quarto, in a clone that is thrown away
+        return [add_colab(p, p.relative_to(NBS).as_posix()) for p in NBS.rglob('*.ipynb')] and 0
     hidden = process()
     source_pages(PROC)
     tool = str(Path(sys.executable).with_name('smalldocs'))

@@ -16,6 +16,7 @@ Modules:
 - `laso.core`: The words that all other pages use, the label algebra, and how a mistake is told
 - `laso.data.archives`: What would be unpacked is looked at first
 - `laso.data.coco`: Annotations of COCO, or of tools that write its layout, read where they lie
+- `laso.data.crop`: Scale images and cut out their middle, as the paper does, instead of squishing the whole
 - `laso.data.decode`: Images and numbers from anywhere, read without running code and within stated limits
 - `laso.data.files`: Text and JSON from anywhere, and the names of files, within stated limits
 - `laso.data.folder`: Read a folder of multi-label images, check it and split its classes
@@ -44,21 +45,28 @@ Modules:
 - `laso.fewshot.methods`: What are synthesised features worth when a new class has one or five examples?
 - `laso.fewshot.names`: A class that has the name of a concept needs fewer examples
 - `laso.fewshot.own_methods`: `--method FILE.py:FUNCTION`: a function of your own stands in the tables beside all others
-- `laso.fewshot.representation`: Which blocks of features suit a data set: decided on base classes, with pooled features as the safe answer
+- `laso.fewshot.representation`: Which blocks of features suit a data set: decided on base classes, with pooled features ahead where that is in doubt
 - `laso.fewshot.support`: A few examples of every novel class, and all that a method may use to recognise the class
+- `laso.fewshot.tuning`: Settings of every method, chosen for each number of shots on the same splits with the same number of tries
 - `laso.fewshot.views`: Changed and mixed images of a support set, as features
 - `laso.fewshot.written`: The settings of methods and ensembles in a file, which can be read elsewhere
 - `laso.interrupts`: Mistakes, interruptions and what the system refuses: one sentence and an exit status
 - `laso.lab.ablation`: What each term of the loss is worth, and what more images are worth to operators
+- `laso.lab.blocks`: Are the blocks of features that were chosen on some classes as good as the best block on others?
 - `laso.lab.episodes`: The ten one-shot and ten five-shot support sets that were released with the paper
+- `laso.lab.leaderboard`: A few-shot benchmark that others can enter: one protocol, an entry in a file, a check that anyone can repeat
 - `laso.lab.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
 - `laso.lab.official`: Read the weights that the authors of the paper released, into the modules of this package
 - `laso.lab.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
+- `laso.lab.paper_command`: `laso paper` runs the paper's three evaluations as its authors ran them, and writes their tables
 - `laso.lab.perf`: What this machine does, against its limits
-- `laso.lab.speed_fewshot`: All heads together beside one after the other, and where the time goes
+- `laso.lab.protocol`: The paper's three evaluations as its authors ran them, from images to tables
+- `laso.lab.rivals`: The same jobs with what one would pick instead: scikit-learn, easyfsl, faiss, timm and the paper's training loop
+- `laso.lab.speed_fewshot`: All heads together, where their time goes, and what more support sets cost
 - `laso.lab.speed_jobs`: Training, search and extraction beside the plain way and beside the limits of the machine
 - `laso.lab.speed_size`: Time and memory against the size of the data, a table larger than memory, and approximate search
 - `laso.lab.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
+- `laso.lab.study_tables`: What a study found, for a terminal and for the pages of this documentation
 - `laso.lab.tags`: Taggers beside other ways to choose probabilities, on photographs of which half show none of the tags
 - `laso.ops.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near images with the right labels?
 - `laso.ops.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction

@@ -7,18 +7,24 @@ lab, the widget, and `main`. A mistake in the input ends with exit status 2 and 
 
 # %% auto #0
 __all__ = ['Like', 'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small', 'Device', 'Labels', 'Growth', 'Large', 'Index',
-           'Sets', 'Effect', 'BenchRun', 'NoOpen', 'study', 'perf', 'explore', 'main']
+           'Sets', 'Effect', 'board', 'Entry', 'Entries', 'Verify', 'Entered', 'BenchRun', 'NoOpen', 'study', 'perf',
+           'board_enter', 'board_check', 'board_table', 'explore', 'main']
 
 # %% ../nbs/110_cli.ipynb #8b07c2c5
 import os,sys,warnings
 from pathlib import Path
 from typing import Optional
-from .core import cpu_quota,InputError,usable_cores
+from typer import Typer
+from .core import check_name,cpu_quota,InputError,usable_cores
 from .interrupts import say,stoppable,words
-from .options import app,argument,flag,option,OutRun,PATH,Run
+from .options import (app,argument,choices,flag,Novel,option,OutRun,PATH,Run,RunOrVectors,
+    VectorLabels,Vectors)
+from .own import check_function,is_own
 from .data.files import check_out,need_files
+from .data.tables import check_vectors
 from .bench.stages import check_run,read_table_of
 from .tag import commands   # enter themselves
+from .lab import paper_command
 
 # %% ../nbs/110_cli.ipynb #5d7a1c3e
 Like = option(Optional[Path], 'Take the settings of this study, a settings.json.')
@@ -47,6 +53,7 @@ def study(run:Run, out:OutRun=None, like:Like=None, episodes:StudySets=100, seed
     from laso.bench.results import print_tables
     from laso.fewshot import views as v, written
     from laso.lab import study as st
+    from laso.lab.study_tables import study_tables
     table,chosen = read_table_of(run),written.read_settings(like) if like else None
     file = run/'views.safetensors'
     views = v.Views.load(file) if file.is_file() else None
@@ -55,7 +62,7 @@ def study(run:Run, out:OutRun=None, like:Like=None, episodes:StudySets=100, seed
     if split: few['splits'] = [read_table_of(o) for o in split]
     if quick and not like: few.update(n_splits=1, n_sets=2)
     with output_folder(out or run) as out:
-        tabs = st.study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
+        tabs = study_tables(*st.study(table, out, chosen=chosen, views=views, **few))
     print_tables(tabs)
     say(f'written to {out}')
 
@@ -94,6 +101,100 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     for name,value in asked.items():
         if value: return p.write_single(*jobs[name], out)
     p.write_perf(p.perf(quick=quick, device=device, labels=labels), out)
+
+# %% ../nbs/110_cli.ipynb #bd87415f
+board = Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+              help='A few-shot benchmark that others can enter: one protocol, entries as files.')
+app.add_typer(board, name='leaderboard')
+Entry = argument(Path, 'File NAME.entry.json.', **PATH)
+Entries = argument(Path, 'Folder with files NAME.entry.json.', **PATH)
+Verify = option(Optional[Path], 'Run it again on this folder, which `laso extract` wrote.', **PATH)
+Entered = option(Optional[list[str]], 'A few-shot method: a name, such as ridge, or a function of '
+                 'your own, FILE.py:FUNCTION; several times.')
+
+def _check_entered(run, method, features, labels, novel):
+    "Refuse what can't be entered, before anything is loaded."
+    if not method: raise InputError('expected --method, found none; name at least one')
+    if sum(o is not None for o in (run, features)) != 1 or (features is None) != (labels is None):
+        raise InputError('expected a folder that laso extract wrote, or --features with --labels, '
+                         'found something else; name one of them')
+    for m in method:
+        if is_own(m): check_function(m)
+        else: check_name('a method', m, choices('method'))
+    if run: check_run(run)
+    else: check_vectors(features, labels, _names(novel))
+
+def _names(novel): return [o.strip() for o in novel.split(',') if o.strip()] if novel else None
+
+# %% ../nbs/110_cli.ipynb #99ddd61d
+def _board(run, features, labels, novel):
+    "The protocol on the features of a run, with its operators, or on vectors."
+    from laso.features.vectors import read_vectors
+    from laso.lab.leaderboard import Board
+    from laso.ops.kinds import SetOps
+    if run is None: return Board(read_vectors(features, labels, _names(novel)))
+    table,ops = read_table_of(run),None
+    if (run/'operators.json').is_file():
+        ops = SetOps.load(run, table.width, features=table.fingerprint())
+    return Board(table, ops)
+
+@board.command('enter')
+def board_enter(run:RunOrVectors=None, method:Entered=None, out:OutRun=None, features:Vectors=None,
+                labels:VectorLabels=None, novel:Novel=None):
+    "Run methods through the protocol, and write an entry of each."
+    _check_entered(run, method, features, labels, novel)
+    check_out(out)
+    from laso.bench import output, results
+    from laso.fewshot.own_methods import named_methods
+    from laso.lab import leaderboard as l
+    methods = named_methods(method)
+    b = _board(run, features, labels, novel)
+    files = {k: f'{k}.entry.json' for k in methods}
+    with output.output_folder(out or run, b.table.name) as out:
+        with output.own_files(out, *files.values()) as new:
+            entries = {k: l.enter(b, k, m) for k,m in methods.items()}
+            for k,e in entries.items(): output.write_json(e, new/files[k])
+    results.print_tables(l.board_tables(list(entries.values())))
+    say(f"{', '.join(files.values())} in {out}")
+
+# %% ../nbs/110_cli.ipynb #1515866a
+@board.command('check')
+def board_check(entry:Entry, verify:Verify=None, method:Entered=None, features:Vectors=None,
+                labels:VectorLabels=None, novel:Novel=None):
+    "Check an entry without running it; with --verify or --features, run it again and compare."
+    again = verify is not None or features is not None
+    if method and not again:
+        raise InputError('expected --verify with --method, found none; name the features')
+    if again and method: _check_entered(verify, method, features, labels, novel)
+    from laso.fewshot.own_methods import named_methods
+    from laso.lab import leaderboard as l
+    e,said = l.read_entry(entry),''
+    if again:
+        name = [_same_method(e['method'], method)]
+        _check_entered(verify, name, features, labels, novel)
+        m = next(iter(named_methods(name).values()))
+        gap = l.verify(e, _board(verify, features, labels, novel), m)
+        said = f'; run again, its scores differ by at most {100*gap:.2f} points'
+    say(f'{entry}: form, digest and numbers are right{said}')
+
+def _same_method(entered, method):
+    "The name of the method that is run again."
+    if method: return method[0]
+    if not entered['source']: return entered['name']
+    raise InputError(f"expected --method FILE.py:{entered['name']}, found none; name the file that "
+                     'came with the entry')
+
+# %% ../nbs/110_cli.ipynb #82502f69
+@board.command('table')
+def board_table(entries:Entries, out:OutRun=None):
+    "Put the entries of a folder beside one another: leaderboard.md, .html and .csv."
+    check_out(out)
+    from laso.bench import output, results
+    from laso.lab import leaderboard as l
+    found = l.read_entries(entries)
+    with output.output_folder(out or entries) as out: tabs = l.write_board(found, out)
+    results.print_tables(tabs)
+    say(f"{', '.join(l.BOARD)} in {out}")
 
 # %% ../nbs/110_cli.ipynb #cc1b0494
 BenchRun = argument(Path, 'Folder that `laso bench` wrote.')

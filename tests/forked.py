@@ -1,11 +1,12 @@
 "The command in copies of one process that has imported everything, so that a run takes a second or two and can be stopped at will."
-import copy, json, os, re, shutil, signal, subprocess, sys, time
+import copy, json, os, re, select, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, timm, torch
 from PIL import Image
 from safetensors.torch import save_file
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork and signals')
+ONE_THREAD = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='agg')
 OUT = dict(bench='results.json', extract='views.safetensors', train='operators.json', teach='my.tagger')   # written last
 
 SMALL = """
@@ -13,12 +14,12 @@ import laso.cli
 from laso.bench import run
 from laso.features import extract
 from laso.tag import start
-from laso.train import callbacks
-# chunks and checkpoints as many as in a long run; few pairs from end to end, few scenes for `teach`
-extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.3,(150,)
+from laso.train import callbacks, recipes
+# chunks and checkpoints as many as in a long run; few pairs, few scenes for `teach`
+extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150,)
+recipes.blend_scores.__kwdefaults__['n_pairs'] = 100
 whole = run.ops_learner
-def few(table, kind='logic', **settings):
-    return whole(table, kind, **settings, **({} if isinstance(kind, str) else dict(n_pairs=1024)))
+def few(table, kind='logic', **settings): return whole(table, kind, **settings, n_pairs=2048 if isinstance(kind, str) else 1024)
 run.ops_learner = few
 """
 SERVER = SMALL+"""
@@ -52,27 +53,44 @@ def serve(jobs, said):
             os._exit(status)
         print(pid, file=said, flush=True)
         if 'pipes' not in job: print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=said, flush=True)
-
-serve(sys.stdin, sys.stdout)
 """
+
+def serve_pipes(*pipes):
+    "What a server does, as a copy of a process that has imported the big libraries."
+    jobs,said = open(pipes[0]),open(pipes[1], 'w')   # first, so that nobody waits for one who fails to import
+    exec(SERVER, here := dict(__name__='server'))
+    here['serve'](jobs, said)
+
+def connect(pipes):
+    "The ends of two pipes, once the other side has opened them too."
+    return open(pipes[0], 'w'),open(pipes[1])
 
 class Server:
     "One command at a time; `run` waits for its end, `start` and `end` leave room for what may happen in between."
-    def __init__(self, folder, log='log.txt'):
+    def __init__(self, folder, log='log.txt', process=None):
+        "`process` makes it a copy of one that has imported the big libraries; without, it is a new interpreter."
         self.folder,self.log = Path(folder),Path(folder)/log
-        env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', MPLBACKEND='agg')
-        p = subprocess.Popen([sys.executable, '-c', SERVER], text=True, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.jobs,self.said,self.wait = p.stdin,p.stdout,p.wait
+        pipes = self._pipes(log)
+        if process: p = process(serve_pipes, *pipes)
+        else:
+            code = f'import sys; jobs,said = open(sys.argv[1]),open(sys.argv[2], "w")\n{SERVER}\nserve(jobs, said)'
+            p = subprocess.Popen([sys.executable, '-c', code, *pipes], env=dict(os.environ, **ONE_THREAD))
+        self.jobs,self.said = connect(pipes)
+        self.wait = p.join if process else p.wait
+
+    def _pipes(self, log):
+        pipes = [str(self.folder/f'{log}.{o}') for o in ('jobs', 'said')]
+        for o in pipes: os.mkfifo(o)
+        return pipes
 
     def twin(self, log):
         "Another one, at once: a copy of the process that has imported everything."
         other = copy.copy(self)
         other.log,other.wait = self.folder/log,lambda: None
-        pipes = [str(self.folder/f'{log}.{o}') for o in ('jobs', 'said')]
-        for o in pipes: os.mkfifo(o)
+        pipes = self._pipes(log)
         print(json.dumps(dict(pipes=pipes)), file=self.jobs, flush=True)
         self.said.readline()
-        other.jobs,other.said = open(pipes[0], 'w'),open(pipes[1])
+        other.jobs,other.said = connect(pipes)
         return other
 
     def start(self, *args, cache, before='', **env):
@@ -94,7 +112,7 @@ class Server:
 
     def stop(self, after, sig=signal.SIGKILL):
         "Send `sig` so many seconds after the start, unless the end came first."
-        time.sleep(max(0, self.began+after-time.monotonic()))
+        if select.select([self.said], [], [], max(0, self.began+after-time.monotonic()))[0]: return   # it has ended
         try: os.kill(self.pid, sig)
         except ProcessLookupError: pass
 
@@ -147,16 +165,25 @@ def content(p):
 
 class Reference:
     "A command undisturbed: what it writes, its cache, its seconds; and another run's output, which it will take the place of."
-    def __init__(self, world, server, stage):
+    def __init__(self, world, stage):
         self.stage,self.world,self.home = stage,world,world/'reference'/stage
-        if stage == 'train': server.run(*COMMANDS['extract'](world, 0), '--out', world/'extracted', cache=world/'any')
+
+    def make(self, server):
+        "Run the command; any process can `read` it afterwards."
+        world,home = self.world,self.home
+        if self.stage == 'train': server.run(*COMMANDS['extract'](world, 0), '--out', world/'extracted', cache=world/'any')
         for name,seed in (('former', 1), ('want', 0)):
-            shutil.rmtree(self.home/'cache', ignore_errors=True)
-            status,said,self.seconds = server.run(*self.args(self.home/name, seed), cache=self.home/'cache')
+            shutil.rmtree(home/'cache', ignore_errors=True)
+            status,said,seconds = server.run(*self.args(home/name, seed), cache=home/'cache')
             assert status == 0, said
+        (home/'seconds.txt').write_text(str(seconds))
+
+    def read(self):
+        self.seconds = float((self.home/'seconds.txt').read_text())
         self.want,self.former,self.cache = (files(self.home/o) for o in ('want', 'former', 'cache'))
-        assert OUT[stage] in self.want
+        assert OUT[self.stage] in self.want
         assert not [o for o in self.cache if 'checkpoint' in o or '.part' in o], 'an undisturbed run tidies up'
+        return self
 
     def args(self, out, seed=0):
         return [*COMMANDS[self.stage](self.world, seed), '--out', out/'my.tagger' if self.stage == 'teach' else out]

@@ -161,7 +161,7 @@ def test_clock_set_back(reference, server, tmp_path):
     ref.check_end(tmp_path/'cache', tmp_path/'out', known)
     without_out = ref.args(tmp_path/'out')[:-2]
     for i in range(2): assert server.run(*without_out, cache=tmp_path/'cache', before=BACK)[0] == 0
-    runs = sorted((ref.world/'runs').iterdir())
+    runs = sorted((server.folder/'runs').iterdir())
     assert [p.name for p in runs] == ['data-20160101-000000', 'data-20160101-000000-2']
     for p in runs: same_as(ref, p)
 

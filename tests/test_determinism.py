@@ -12,13 +12,19 @@ from laso.data.scenes import make_scenes
 
 def same(ref, out): assert {k: content(p) for k,p in files(out).items()} == {k: content(p) for k,p in ref.want.items()}
 
+@pytest.fixture(scope='module')
+def other(world):
+    "A server of another interpreter, which has another order of sets of names."
+    res = Server(world, 'other.txt')
+    yield res
+    res.close()
+
 @needs_fork
 @pytest.mark.parametrize('stage', ['bench', 'teach'])
-def test_same_seed_same_results(stage, reference, world, tmp_path):
+def test_same_seed_same_results(stage, reference, other, tmp_path):
     "In another process, with an empty cache: fine-tuning, operators, training from end to end and few-shot heads."
-    ref,other,out = reference(stage),Server(world, 'other.txt'),tmp_path/'out'
-    try: assert other.run(*ref.args(out), cache=tmp_path/'cache', before='import torch; torch.manual_seed(7)')[0] == 0
-    finally: other.close()
+    ref,out = reference(stage),tmp_path/'out'
+    assert other.run(*ref.args(out), cache=tmp_path/'cache', before='import torch; torch.manual_seed(7)')[0] == 0
     ref.check_end(tmp_path/'cache', out, {})
 
 BACKWARDS = """

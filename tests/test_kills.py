@@ -4,7 +4,7 @@ import pytest
 from forked import OUT, SMALL, needs_fork
 
 pytestmark = needs_fork
-KILLS = dict(bench=4, extract=2, train=2, teach=2),dict(bench=45, extract=25, train=20, teach=15)
+KILLS = dict(bench=2, extract=2, train=2, teach=2),dict(bench=45, extract=25, train=20, teach=15)
 
 def places(ref, tmp_path, i):
     "An empty cache, and a folder with the output of another run."
@@ -24,7 +24,9 @@ def killed(ref, server, tmp_path, n, rng, sig=signal.SIGKILL):
             assert status in (0, -sig), said
             hits += status != 0
             finished |= ref.check(cache, out)
-            if status == 0: break
+            if status == 0:
+                ref.seconds = min(ref.seconds, seconds)   # the machine was busier before
+                break
         status,said,_ = server.run(*ref.args(out), cache=cache)
         assert status == 0, said
         ref.check_end(cache, out, finished)
@@ -77,7 +79,9 @@ def test_interrupted(sig, status, n, reference, server, tmp_path):
         at = rng.uniform(.1, .9)*ref.seconds
         server.stop(at, sig)
         got,said,seconds = server.end()
-        if got == 0: continue
+        if got == 0:
+            ref.seconds = min(ref.seconds, seconds)
+            continue
         hits += 1
         # `GRACE` is 3 s; the bound is far from it, since a busy machine may take its time
         assert got == status and seconds-at < 60, said

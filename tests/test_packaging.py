@@ -1,7 +1,9 @@
 "A wheel holds the package and nothing else, says what settings.ini says, and works without the repository."
 import json, os, re, shutil, subprocess, sys, tarfile, zipfile
 from email import message_from_string
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
 from laso.tag.backgrounds import WORDS
 from test_repo import ROOT, settings
@@ -84,6 +86,22 @@ def test_workflows():
     assert release[True] == dict(push=dict(tags=['v*']))   # YAML reads `on` as true
     assert [k for k,job in release['jobs'].items() if 'id-token' in job.get('permissions', {})] == ['publish']
     assert release['jobs']['publish']['needs'] == 'try' and release['jobs']['try']['needs'] == 'build'
+
+@pytest.mark.parametrize('url,link', [
+    ('', None), ('https://example.com/a/b', None),
+    ('https://github.com/a/b.git', 'https://colab.research.google.com/github/a/b/blob/main/nbs/tutorials/x.ipynb')])
+def test_links_to_colab(url, link, tmp_path, monkeypatch):
+    "Below the title of tutorials, once the address of the repository is there."
+    spec = spec_from_file_location('docs', ROOT/'.ci/docs.py')
+    spec.loader.exec_module(docs := module_from_spec(spec))
+    monkeypatch.setattr(docs, 'get_config', lambda _: SimpleNamespace(git_url=url, branch='main'))
+    page = tmp_path/'x.ipynb'
+    for name in 'tutorials/x.ipynb', 'data/x.ipynb':
+        page.write_text(json.dumps(dict(cells=[dict(source='# Title'), dict(source='text')])))
+        docs.add_colab(page, name)
+        cells = [c['source'] for c in json.loads(page.read_text())['cells']]
+        wanted = link and name.startswith('tutorials')
+        assert len(cells) == 2 + bool(wanted) and (not wanted or f'({link})' in cells[1] and f'git+{url}' in cells[1])
 
 @pytest.mark.slow
 def test_wheel_in_an_empty_environment(wheel, tmp_path, request):

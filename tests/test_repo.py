@@ -249,7 +249,7 @@ def test_table_of_tests_holds():
     assert len(rows) > 25
     for row in rows:
         links = re.findall(r'\(([\w./]+\.ipynb)\)(?:, "([^"]+)")?', row)
-        files = re.findall(r'`(tests/\w+\.py)`', row)
+        files = re.findall(r'`(tests/\w+\.py)(?:::(\w+))?`', row)
         assert links or files, row
         for link,heading in links:
             page = json.loads((about.parent/link).read_text(encoding='utf8'))
@@ -257,4 +257,7 @@ def test_table_of_tests_holds():
                      for l in ''.join(c['source']).splitlines()]
             heads = [l.lstrip('# ').replace('`', '') for l in lines if l.startswith('#')]
             assert not heading or any(h.startswith(heading) for h in heads), (heading, heads)
-        assert all((ROOT/f).is_file() for f in files), row
+        for file,test in files:
+            assert (ROOT/file).is_file(), row
+            source = (ROOT/file).read_text(encoding='utf8')
+            assert not test or re.search(rf'^def {test}\(', source, flags=re.M), (file, test)

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import InputError,name_all,notify
 from ..data.files import read_json,score_files
 from ..evaluate.statistics import fewshot_table,SETS
-from .results import difference,finite,percent,read_run,with_resampled
+from .results import by_uses,difference,finite,percent,read_run,with_resampled
 from .numbers import KEYS,long_scores,MEASURES
 
 # %% ../../nbs/bench/77_compare.ipynb #240d3fe2
@@ -147,7 +147,7 @@ def _few(rows):
     tab = pd.DataFrame({'method': rows.method, 'shots': rows['shot'].astype(int),
                         **_cells(rows, 2), f'B − A{note}': diffs,
                         'support sets': rows.n_eps.astype(int)})
-    return tab.set_index(['method', 'shots'])
+    return by_uses(tab).set_index(['method', 'shots'])
 
 # %% ../../nbs/bench/77_compare.ipynb #d3ea31cc
 def compare_tables(

@@ -11,7 +11,7 @@ __all__ = ['SIZE', 'REMEDY', 'MOST', 'backbone_and_ops', 'pack', 'unpack', 'part
 # %% ../../nbs/bench/75_restore.ipynb #4bca45d4
 from pathlib import Path
 import torch
-from ..core import InputError,usable_device
+from ..core import CROPS,InputError,usable_device
 from ..data.decode import fill
 from ..features.backbones import Backbone,create_backbone,distinct_state
 from ..features.concepts import LinearHead,OwnHead
@@ -36,6 +36,10 @@ def _taus(numbers):
         raise ValueError('taus')
     return tuple(map(float, numbers))
 
+def _crops(n):
+    if not isinstance(n, int) or n not in CROPS: raise ValueError('crops')
+    return n
+
 def backbone_and_ops(
     run:str|Path, # folder that `laso bench` wrote
 ) -> tuple: # backbone, operators
@@ -43,18 +47,18 @@ def backbone_and_ops(
     run,about = Path(run),read_run(run).get('backbone')
     try:
         name,size,finetuned = str(about['name']),_size(about['size']),bool(about['finetuned'])
-        taus = _taus(about.get('taus') or ())
+        taus,crops = _taus(about.get('taus') or ()),_crops(about.get('crops', 0))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"expected the backbone of a run in {run/'results.json'}, "
                          f"found something else; {REMEDY}") from None
     weights = run/'backbone.safetensors' if finetuned else None
-    backbone = _made(name, size, weights, taus)
+    backbone = _made(name, size, weights, taus, crops)
     if taus: backbone.choice = _choice_of(run, backbone)
     return backbone,SetOps.load(run, backbone.width)
 
 # %% ../../nbs/bench/75_restore.ipynb #181d8f5b
-def _made(name, size, weights, taus):
-    some = dict(concepts=True, taus=taus) if taus else {}
+def _made(name, size, weights, taus, crops=0):
+    some = dict(concepts=True, taus=taus, crops=crops) if taus else {}
     return create_backbone(name, size=size, weights=weights, **some)
 
 def _choice_of(run, backbone):
@@ -69,11 +73,11 @@ def pack(
 ) -> tuple: # settings, tensors by name
     "What makes a backbone again."
     b,head,choice = backbone,backbone.head,backbone.choice
-    about = dict(name=b.name, size=b.size, mean=b.mean, std=b.std, finetuned=b.finetuned)
+    about = dict(name=b.name, size=b.seen, mean=b.mean, std=b.std, finetuned=b.finetuned)
     if isinstance(b.body, ImageTower): about.update(texts=True)
     tensors = {f'backbone.{k}': v for k,v in distinct_state(b.body).items()}
     if not head: return about,tensors
-    about.update(taus=b.taus, head='own' if isinstance(head, OwnHead) else 'linear')
+    about.update(taus=b.taus, crops=b.crops, head='own' if isinstance(head, OwnHead) else 'linear')
     if about['head'] == 'linear': about.update(concepts=head.names)
     if choice: about.update(choice=choice.weights)
     for name,o in (('head', head), ('choice', choice)):
@@ -87,12 +91,15 @@ def unpack(
 ) -> Backbone: # in evaluation mode
     "The backbone that was packed; an error, of whatever kind, where something does not fit."
     mean,std,taus = _three(about['mean']),_three(about['std']),_taus(about.get('taus', ()))
+    crops = _crops(about.get('crops', 0))
     if min(std) <= 0: raise ValueError('std')
     own = about['head'] == 'own' if taus else False
     name,size,weights = str(about['name']),_size(about['size']),part_of(tensors, 'backbone.')
     if about.get('texts') is True: res = _tower(name, size, weights)
-    else: res = _made(name, size, weights, taus if own else ())
-    if taus and not own: res = with_head(res, _linear(about, part_of(tensors, 'head.'), res), taus)
+    else: res = _made(name, size, weights, taus if own else (), crops)
+    if taus and not own:
+        head = _linear(about, part_of(tensors, 'head.'), res)
+        res = with_head(res, head, taus, crops)
     res.mean,res.std,res.finetuned = mean,std,bool(about['finetuned'])
     if taus and 'choice' in about:
         res.choice = BlockChoice.of(res.blocks, about['choice'], part_of(tensors, 'choice.'))

@@ -25,12 +25,13 @@ from torch import Tensor
 from ..core import InputError
 from ..progress import stage,tell
 from ..store import atomic_path
+from ..data.crop import cropped
 from ..data.labels import pseudo_novel
 from ..data.folder import ImageSet
 from ..data.layouts import load_data
-from ..evaluate.metrics import pr_curves
+from ..evaluate.metrics import by_group,pr_curves
 from ..features.backbones import Backbone,create_backbone,save_weights
-from ..features.extract import extract
+from ..features.extract import extract,kept_memory,native_bf16
 from ..features.table import FeatureTable
 from ..ops.kinds import set_ops,SetOps
 from laso.ops.evaluation import (class_columns,evaluate,evaluate_expressions,evaluation_heads,
@@ -54,7 +55,7 @@ from .results import tables,write_report
 def _check_scored(images, cfg):
     "Evaluations 1 and 2 need pairs of validation images, and others to find."
     for name,cols in class_columns(images).items():
-        if (n := int(images.labels[images.valid_ids][:,cols].any(1).sum())) < 7:
+        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < 7:
             raise InputError(f"expected at least 7 validation images of {name} classes, found {n}; "
                              "label more")
         try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
@@ -67,21 +68,25 @@ TUNED = ' (and fine-tuning on the base classes)'
 def features_for(
     cfg:BenchConfig, # the settings
     *, scored:bool=False, # refuse images that the evaluations can't score
+    bf16:bool=False, # compute features in bfloat16 in any case
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Images, the backbone after phase 1, and the table of features."
     from laso.train.callbacks import drawn_from
     images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad, **cfg.table)
     if cfg.pseudo is not None: images = pseudo_novel(images, cfg.pseudo)
+    images = cropped(images, cfg.crop, cfg.size)
     if scored: _check_scored(images, cfg)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with drawn_from(cfg.seed):
         backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights,
-                                   concepts=cfg.concepts, taus=TAUS)
+                                   concepts=cfg.concepts, taus=TAUS, crops=cfg.crops)
     if not cfg.frozen:
-        backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed,
-                             drop_novel=cfg.drop_novel)
-    return images,backbone,extract(images, backbone, **kwargs)
+        fast = native_bf16(next(backbone.parameters()).device)
+        backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed, bf16=fast,
+                             drop_novel=cfg.drop_novel, class_balanced=cfg.class_balanced)
+        bf16 = bf16 or fast
+    return images,backbone,extract(images, backbone, bf16=bf16, **kwargs)
 
 # %% ../../nbs/bench/73_run.ipynb #133716bc
 def represented(
@@ -225,7 +230,7 @@ def bench(
     cfg,saved = cfg or BenchConfig(),{}
     named_methods(cfg.methods)   # a mistake in a file of one's own comes first
     with output_folder(out, cfg.data) as folder:
-        with own_files(folder, *cfg.files(), goes=_GOES) as new:
+        with own_files(folder, *cfg.files(), goes=_GOES) as new, kept_memory():
             res = _Run(cfg, new, folder, saved, Stopwatch(show)).all(command, early)
     for o in saved.values(): o.remove()
     return res
@@ -256,8 +261,8 @@ class _Run:
         t,b,cfg = self.table,self.backbone,self.cfg
         data = dict(name=t.name, n_train=len(t.train_ids), n_valid=len(t.valid_ids),
                     base=t.base_vocab, novel=t.novel_vocab)
-        backbone = dict(name=b.name, width=b.width, finetuned=b.finetuned, size=b.size,
-                        taus=b.taus)
+        backbone = dict(name=b.name, width=b.width, finetuned=b.finetuned, size=b.seen,
+                        taus=b.taus, crops=b.crops, bf16=t.meta['bf16'])
         found = asdict(self.found) if self.found else None
         config = dict(asdict(cfg), log=list(cfg.log), methods=list(cfg.methods))
         return dict(schema=1, laso_version=version('laso'), command=command, seed=cfg.seed,
@@ -301,7 +306,11 @@ def score_operators(self:_Run) -> dict: # part of results.json
     with self.clock('evaluation', 'Evaluation on pairs of validation images'):
         heads = evaluation_heads(table)
         res = evaluate_all(table, self.ops, self.cfg, heads)
-        write_csv(pd.DataFrame(res.pop('per_class')), self.out/'per_class.csv')
+        rows = res.pop('per_class')
+        write_csv(pd.DataFrame(rows), self.out/'per_class.csv')
+        if self.cfg.long_tail:
+            n = (table.labels[table.train_ids] > 0).sum(0).tolist()
+            res['long_tail'] = by_group(rows, dict(zip(table.vocab, n)))
         self.curves_of = {f'{c} classes'.capitalize(): _curves(table, cols, heads[c])
                           for c,cols in class_columns(table).items()}
     return res
@@ -312,15 +321,15 @@ def score_fewshot(self:_Run) -> list: # part of results.json
     cfg,clock,table = self.cfg,self.clock,self.table
     with clock('views', 'Views and mixtures of the support images'):
         sets = sets_for(table, cfg)
-        views = compute_views(self.images, self.backbone, sets, seed=cfg.seed)
+        views = compute_views(self.images, self.backbone, sets, seed=cfg.seed,
+                              bf16=table.meta['bf16'])
     with clock('fewshot', 'Few-shot benchmark'):
         rows = fewshot_for(table, self.ops, views, sets, cfg)
         write_resampled(rows, self.out/'results.safetensors', identity(table, sets))
     return rows
 
 def _curves(table, cols, head):
-    va = table.valid_ids
-    names = [table.vocab[i] for i in cols]
+    va,names = table.valid_ids,[table.vocab[i] for i in cols]
     return pr_curves(head(table.features(va)), table.labels[va][:,cols], names)
 
 # %% ../../nbs/bench/73_run.ipynb #99632a9a

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Optional
 from ..core import check_name,did_you_mean,InputError,name_all,notify
 from ..interrupts import say
-from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,choices,columns_of,command,
-    Csv,Data,DropNovel,EndToEnd,Episodes,Epochs,FileColumn,flag,Frozen,Head,LabelColumn,LabelDelim,
-    Latex,Log,Methods,Novel,option,Ops,OpsBF16,OpsEpochs,Out,OutRun,Pairs,Preset,Quick,
-    Representation,Run,RunOrVectors,Seed,Seeds,Size,SkipBad,VectorLabels,VectorOps,Vectors,Weights)
+from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,choices,ClassBalanced,
+    columns_of,command,Crops,Csv,Data,DropNovel,EndToEnd,Episodes,Epochs,FileColumn,flag,Frozen,
+    Head,LabelColumn,LabelDelim,Latex,Log,LongTail,Methods,Novel,option,Ops,OpsBF16,OpsEpochs,Out,
+    OutRun,Pairs,Preset,Quick,Representation,Run,RunOrVectors,Seed,Seeds,Size,SkipBad,
+    VectorLabels,VectorOps,Vectors,Weights)
 from ..own import check_function,is_own
 from ..progress import stage
 from laso.data.files import (check_features,check_out,check_writable,need_files,read_json,
@@ -54,21 +55,23 @@ def _show_results(res, latex, csv, printed=()):
 @app.command()
 def bench(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
           seed:Seed=0, episodes:Episodes=20, out:Out=None, quick:Quick=False, weights:Weights=None,
-          size:Size=None, drop_novel:DropNovel=False, ops:Ops='logic', epochs:Epochs=3,
-          ops_epochs:OpsEpochs=3, bs:BatchSize=None, end_to_end:EndToEnd=0, n_pairs:Pairs=2000,
-          preset:Preset='default', head:Head='linear', balanced:Balanced=False,
-          method:Methods=None, log:Log=None, skip_bad:SkipBad=False,
-          representation:Representation='auto', file_column:FileColumn=None,
-          label_column:LabelColumn=None, label_delim:LabelDelim=None, seeds:Seeds=1,
-          latex:Latex=None, csv:Csv=None):
+          size:Size=None, crops:Crops=0, drop_novel:DropNovel=False, ops:Ops='logic',
+          epochs:Epochs=3, ops_epochs:OpsEpochs=3, bs:BatchSize=None,
+          end_to_end:EndToEnd=0, n_pairs:Pairs=2000, preset:Preset='default',
+          head:Head='linear', balanced:Balanced=False, class_balanced:ClassBalanced=False,
+          long_tail:LongTail=False, method:Methods=None,
+          log:Log=None, skip_bad:SkipBad=False, representation:Representation='auto',
+          file_column:FileColumn=None, label_column:LabelColumn=None,
+          label_delim:LabelDelim=None, seeds:Seeds=1, latex:Latex=None, csv:Csv=None):
     "The main job: features, operators, three evaluations; tables, figures and results.json."
     _early(method, log, out, latex, csv)
     check_table(data, columns_of(file_column, label_column), label_delim)
     from laso.bench.run import BenchConfig
     cfg = BenchConfig(data=data, backbone=backbone, frozen=frozen, seed=seed, episodes=episodes,
-        quick=quick, weights=weights, size=size, drop_novel=drop_novel, ops=ops, epochs=epochs,
-        representation=representation, ops_epochs=ops_epochs, bs=bs, end_to_end=end_to_end,
-        n_pairs=n_pairs, preset=preset, head=head, balanced=balanced,
+        quick=quick, weights=weights, size=size, crops=crops, drop_novel=drop_novel, ops=ops,
+        epochs=epochs, representation=representation, ops_epochs=ops_epochs, bs=bs,
+        end_to_end=end_to_end, n_pairs=n_pairs, preset=preset, head=head, balanced=balanced,
+        class_balanced=class_balanced, long_tail=long_tail,
         methods=tuple(method or ()), log=tuple(log or ()), skip_bad=skip_bad,
         file_column=file_column, label_column=label_column, label_delim=label_delim)
     if seeds > 1: _bench_seeds(cfg, seeds, out, latex, csv)
@@ -102,7 +105,8 @@ Pseudo = option(Optional[int], 'Leave out novel classes and validation images an
 @app.command()
 def extract(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
             seed:Seed=0, episodes:Episodes=20, out:Out=None, quick:Quick=False,
-            weights:Weights=None, size:Size=None, drop_novel:DropNovel=False, epochs:Epochs=3,
+            weights:Weights=None, size:Size=None, crops:Crops=0, drop_novel:DropNovel=False,
+            epochs:Epochs=3,
             bf16:BF16=False, skip_bad:SkipBad=False, float16:Float16=False, pseudo:Pseudo=None,
             representation:Representation='auto', file_column:FileColumn=None,
             label_column:LabelColumn=None, label_delim:LabelDelim=None):
@@ -111,6 +115,7 @@ def extract(data:Data='scenes', backbone:Backbone=None, frozen:Frozen=False,
     check_table(data, columns_of(file_column, label_column), label_delim)
     from laso.bench.run import BenchConfig
     cfg = BenchConfig(data=data, backbone=backbone, weights=weights, size=size, frozen=frozen,
+        crops=crops,
         drop_novel=drop_novel, seed=seed, episodes=episodes, quick=quick, epochs=epochs,
         skip_bad=skip_bad, pseudo=pseudo, representation=representation, file_column=file_column,
         label_column=label_column, label_delim=label_delim)
@@ -126,7 +131,8 @@ def _extract(cfg, out, bf16, dtype):
             images,net,table = run.features_for(cfg, bf16=bf16, dtype=dtype)
         with stage('Choice of the representation'): table,found = run.represented(net, table, cfg)
         with stage('Views and mixtures of the support images'):
-            views = compute_views(images, net, run.sets_for(table, cfg), seed=cfg.seed)
+            views = compute_views(images, net, run.sets_for(table, cfg), seed=cfg.seed,
+                                  bf16=table.meta['bf16'])
         table.save(new/'features')
         views.save(new/'views.safetensors')
     chosen = f'representation: {found}\n' if found else ''

@@ -30,6 +30,7 @@ from .decode import name_unreadable,open_image,unreadable
 # %% ../../nbs/data/12_folder.ipynb #349f0070
 class ImageSet(LabelTable):
     "A folder of images with their labels."
+    opened = ()   # what is done to images that are opened, for names in the cache
     def __init__(self,
         path:str|Path, # folder of the data
         fnames:list, # names of the images, relative to `folder`, n
@@ -125,9 +126,10 @@ def _lines(path, join=False):
 
 # %% ../../nbs/data/12_folder.ipynb #c46b8375
 def _read_vocab(path, labels, join):
-    found = {o for l in labels for o in l}
-    if not (path/'classes.txt').is_file(): return sorted(found)
-    vocab = _lines(path/'classes.txt', join)
+    found,file = {o for l in labels for o in l},path/'classes.txt'
+    vocab = _lines(file, join) if file.is_file() else found
+    found = {o for o in found if o[:1] != '?' or o[1:] not in vocab}   # not `?dog` beside `dog`
+    if not file.is_file(): return sorted(found)
     if dup := [o for o,k in Counter(vocab).items() if k > 1]:
         raise InputError("expected each class once in classes.txt, found more than one line for "
                          f"{name_all(dup)}; keep one line a class")
@@ -161,12 +163,13 @@ def read_novel(
     "The novel classes of novel.txt, or a fifth that is drawn."
     if (path/'novel.txt').is_file():
         names = _lines(path/'novel.txt', join)
-        shown = {vocab[i] for i in labels.any(0).nonzero().flatten()}
+        shown = {vocab[i] for i in (labels > 0).any(0).nonzero().flatten()}
         if unknown := [o for o in names if o not in shown]:
             raise InputError("expected every class of novel.txt to be the label of an image, found "
                              f"no image of {name_all(unknown)}; correct novel.txt or the labels")
         return torch.tensor([o in names for o in vocab]).bool()
-    enough = (labels[~is_valid].sum(0) >= n_shot) & (labels[is_valid].sum(0) > 0)
+    n_train,n_valid = ((labels[rows] > 0).sum(0) for rows in (~is_valid, is_valid))
+    enough = (n_train >= n_shot) & (n_valid > 0)
     fit,k = enough.nonzero().flatten().tolist(),max(1, round(len(vocab)/5))
     if len(fit) < k or len(vocab) < 2:
         raise InputError(f"expected at least {k} classes with {n_shot} training and 1 validation "
@@ -210,6 +213,19 @@ def joins(
     "Do names of classes with spaces get _ instead? Not where they can be quoted."
     return bool(label_delim and not label_delim.isspace())
 
+# %% ../../nbs/data/12_folder.ipynb #cee15e84
+def _known(labels, rows, vocab, label_delim):
+    "The labels, and `?name` for each class that was not looked for."
+    looked = [set(split_labels(r.get('known', ''), label_delim)) for r in rows]
+    return [l + [f'?{v}' for v in vocab if k and v not in k and v not in l and f'?{v}' not in l]
+            for l,k in zip(labels, looked)]
+
+def _say_unknown(table, labels, vocab):
+    names = set(vocab)
+    if n := sum(o not in names for l in labels for o in l):
+        notify(f'{n:,} of {len(labels)*len(names):,} labels of {table} are unknown; they count '
+               'neither as shown nor as not shown')
+
 # %% ../../nbs/data/12_folder.ipynb #eb217353
 def read_rows(
     path:str|Path, # the table, beside which classes.txt and novel.txt may be
@@ -225,6 +241,8 @@ def read_rows(
     rows,cols = read_table(path, columns=columns, label_delim=label_delim)
     labels = [split_labels(r['labels'], label_delim) for r in rows]
     vocab = _read_vocab(path.parent, labels, join)
+    if 'known' in cols: labels = _known(labels, rows, vocab, label_delim)
+    _say_unknown(path.name, labels, vocab)
     if 'is_valid' in cols: is_valid = read_valid(rows, cols, seed)
     else: is_valid = _drawn_valid(path.parent, labels, vocab, seed, n_shot, join, novel)
     return [r['fname'] for r in rows],labels,vocab,is_valid

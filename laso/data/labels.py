@@ -24,13 +24,13 @@ class LabelTable:
     "Rows with multi-hot labels, split into training and validation rows, base and novel classes."
     name = 'labels'   # of the data
     def __init__(self,
-        labels:Tensor, # (n, n_lbl) in {0,1}
+        labels:Tensor, # (n, n_lbl) in {0,1}, NaN where unknown
         vocab:list, # class names, n_lbl
         is_valid:Tensor, # validation rows, (n,) bool
         novel:Tensor, # novel classes, (n_lbl,) bool
         fnames:list|None=None, # a name for each row, n; by default its number
     ):
-        self.labels,self.vocab = _binary(labels, 'labels').float(),list(vocab)
+        self.labels,self.vocab = _binary(labels, 'labels', unknown=True).float(),list(vocab)
         self.is_valid = _binary(is_valid, 'is_valid').bool()
         self.novel = _binary(novel, 'novel').bool()
         self.fnames = [str(i) for i in range(len(self.labels))] if fnames is None else list(fnames)
@@ -40,15 +40,18 @@ class LabelTable:
 
     def __len__(self): return len(self.labels)
     def _counts(self):
+        unknown = int(self.labels.isnan().sum())
         return (f"{len(self.train_ids)} training and {len(self.valid_ids)} validation rows, "
-                f"{len(self.base_ids)} base and {len(self.novel_ids)} novel classes")
+                f"{len(self.base_ids)} base and {len(self.novel_ids)} novel classes"
+                + f', {unknown:,} of {self.labels.numel():,} labels unknown'*bool(unknown))
     def __repr__(self): return f"{type(self).__name__}({self._counts()})"
 
 # %% ../../nbs/data/10_labels.ipynb #8446b993
-def _binary(values, what):
+def _binary(values, what, unknown=False):
     try: res = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError): res = torch.tensor(.5)   # None, 10**400, uneven
-    if ((res == 0) | (res == 1)).all(): return res
+    ok = (res == 0) | (res == 1)
+    if ok.all() or unknown and ok.any() and (ok | res.isnan()).all(): return res
     raise InputError(f"expected {what} of 0 and 1, found other values; "
                      "round or threshold them, and fill in what is missing")
 
@@ -178,7 +181,7 @@ def draw_valid(
     res = torch.zeros(n).index_fill(0, torch.tensor(rng.sample(range(n), max(1, n//5))), 1).bool()
     if labels is None: return res
     need,want = (np.broadcast_to(np.asarray(o, int), labels.shape[1]) for o in (need, want))
-    moved = _change_sides(res.numpy().copy(), labels.bool().numpy(), need, want, rng)
+    moved = _change_sides(res.numpy().copy(), (labels > 0).numpy(), need, want, rng)
     return torch.from_numpy(moved) if moved.any() else res   # two images are too few
 
 # %% ../../nbs/data/10_labels.ipynb #56d4af89
@@ -203,7 +206,7 @@ def check_classes(
 ) -> None:
     "Refuse data that can't be trained on base classes and scored on novel ones."
     check_splits(data)
-    n_train,n_valid = ({o: int(k) for o,k in zip(data.vocab, data.labels[rows].sum(0))}
+    n_train,n_valid = ({o: int(k) for o,k in zip(data.vocab, (data.labels[rows] > 0).sum(0))}
                        for rows in (data.train_ids, data.valid_ids))
     if bad := [o for o in data.base_vocab if n_train[o] == 0]:
         raise InputError("expected a training image for every base class, found none for "
@@ -240,6 +243,7 @@ def draw_pairs(
 ) -> Tensor: # row numbers, (n_pairs, 2)
     "Pairs of rows that share a class, every class in its turn."
     m,rows,classes,shared = _tables(labels)
+    absent = np.asarray(labels) == 0   # where it is known
     hist,res,tries = rng.random(m.shape[1])*.5, [], 0
     while len(res) < n_pairs:
         if tries == 100*(n_pairs+100):
@@ -249,7 +253,7 @@ def draw_pairs(
         c = _least(hist, shared)
         x = _pick(rows[c], u)
         y = _pick(rows[_least(hist, classes[x])], v)
-        if x == y or different and not (m[x] & ~m[y]).any():
+        if x == y or different and not (m[x] & absent[y]).any():
             stuck = tries >= 10*(len(res)+10)
             hist[c if stuck else classes[x]] += .1   # the other classes of x too, unless it's stuck
         else:
@@ -278,7 +282,7 @@ def balanced_rows(
 # %% ../../nbs/data/10_labels.ipynb #529091fd
 def _choose_novel(labels, is_valid, share, need, rng):
     "Classes that can play novel ones, as a mask of all."
-    n_train,n_valid = labels[~is_valid].sum(0),labels[is_valid].sum(0)
+    n_train,n_valid = ((labels[rows] > 0).sum(0) for rows in (~is_valid, is_valid))
     rare = n_train+n_valid < len(labels)/2
     fit = ((n_train >= need) & (n_valid >= 3) & rare).nonzero().flatten()
     if not len(fit):

@@ -96,10 +96,14 @@ def _voc_images(root, ids, names):
     return [find(*o) for o in zip(ids, names)]
 
 # %% ../../nbs/data/16_layouts.ipynb #49f63747
+def _unsure(easy, every, vocab):
+    "The classes of an image, `?name` for one with difficult objects only."
+    return easy + [f'?{o}' for o in every if o in vocab and o not in easy]
+
 def read_voc(
     path:str|Path, # folder of a year, or one above it
     *,
-    difficult:bool=False, # count objects marked as difficult
+    difficult:bool|None=False, # count objects marked as difficult; None: they are unknown
     seed:int=0, # draws the novel classes where novel.txt does not name them
     n_shot:int=5, # training images that a novel class needs
 ) -> ImageSet: # named after the folder, such as VOC2007
@@ -109,9 +113,11 @@ def read_voc(
     easy,labels,names = zip(*(_voc_labels(root/'Annotations'/f'{o}.xml') for o in tr+va))
     if not difficult and (n := sum(map(len, labels)) - sum(map(len, easy))):
         notify(f"left out {n:,} of {sum(map(len, labels)):,} objects: those marked as difficult")
-    labels = labels if difficult else easy
+    vocab = _vocab(labels if difficult else easy)
+    if difficult is None: labels = [_unsure(*o, vocab) for o in zip(easy, labels)]
+    elif not difficult: labels = easy
     fnames,is_valid = _voc_images(root, tr+va, names),torch.arange(len(tr+va)) >= len(tr)
-    return image_set(root, fnames, labels, _vocab(labels), is_valid, folder='JPEGImages',
+    return image_set(root, fnames, labels, vocab, is_valid, folder='JPEGImages',
         table='ImageSets/Main', seed=seed, n_shot=n_shot, join=True)
 
 # %% ../../nbs/data/16_layouts.ipynb #0cbccee4
@@ -239,7 +245,7 @@ LAYOUTS = dict(coco=read_coco, voc=read_voc, celeba=read_celeba, fastai=fastai_d
 def _scenes(quick, n_shot):
     n = dict(n_train=1200, n_valid=500) if quick else dict(n_train=8000, n_valid=3000)
     res = read_folder(scenes_folder(**n, size=128, seed=0), n_shot=n_shot)
-    res.name = 'scenes'
+    res.name,res._bad = 'scenes',{}   # drawn here, and every byte is as it was
     return res
 
 def load_data(

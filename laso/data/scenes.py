@@ -99,7 +99,9 @@ def _background(rng, size) -> Image.Image:
              + rng.uniform(-25, 25, (3, 3)))
     channels = [np.interp(np.arange(256), [0, 128, 255], c) for c in stops.T]
     palette = np.stack(channels, 1).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(palette[(grey*255).clip(0, 255).astype(np.uint8)])
+    im = Image.fromarray((grey*255).clip(0, 255).astype(np.uint8), 'L')
+    im.putpalette(palette.tobytes())
+    return im.convert('RGB')
 
 # %% ../../nbs/data/13_scenes.ipynb #9b90ca44
 def _recolour(rng):

@@ -18,12 +18,13 @@ from .metrics import label_iou
 # %% ../../nbs/evaluate/22_retrieval.ipynb #50e2ec2b
 def _rough(q, b, norms, metric):
     "Distances (for l2 squared, up to a constant per query) and their rounding error, (len(q), 1)."
-    eps,tiny = (b.shape[1]+8)*torch.finfo(q.dtype).eps,torch.finfo(q.dtype).tiny
+    d,u,tiny = b.shape[1],torch.finfo(q.dtype).eps/2,torch.finfo(q.dtype).tiny
     if metric == 'l1':
         dist = torch.cdist(q, b, p=1)
-        return dist, eps*dist.amax(1, keepdim=True)+tiny
-    size = q.norm(dim=1, keepdim=True)+norms.max().sqrt()
-    return torch.addmm(norms, q, b.T, alpha=-2), eps*size**2+tiny
+        return dist, 2*(d+8)*u*dist.amax(1, keepdim=True)+tiny
+    most,size = norms.max().sqrt(),q.norm(dim=1, keepdim=True)
+    err = u*(d*most*(2*size+most) + 8*(size+most)**2)
+    return torch.addmm(norms, q, b.T, alpha=-2), err+tiny
 
 def _exact(q, b, metric):
     "Distances in `float64` between the rows of `q` and `b`, (n, d) each."
@@ -45,7 +46,8 @@ def _within(rough, err, k, exclude):
 def _nearest(q, b, rough_q, rough_b, norms, k, exclude, metric):
     "`nearest` for one piece of the queries."
     qi,bi = _within(*_rough(rough_q, rough_b, norms, metric), k, exclude)
-    pieces = zip(qi.split(2**13), bi.split(2**13))
+    few = max(1, 2**17//q.shape[1])   # what stays in the processor's cache
+    pieces = zip(qi.split(few), bi.split(few))
     dist = torch.cat([_exact(q[i], b[j], metric) for i,j in pieces])
     order = dist.argsort(stable=True)
     order = order[qi[order].argsort(stable=True)]
@@ -83,13 +85,14 @@ def _pieces(b, least, size=2**25):
 def _search(q, b, start, k, exclude, metric, chunk):
     "The `k` nearest rows of a piece that begins with row `start`: float64 distances and rows."
     b = b if b.dtype in (torch.float32, torch.float64) else b.float()
-    if not (b.abs() < 1e15).all():
+    low,high = b.aminmax()
+    if not (low > -1e15 and high < 1e15):   # nor NaN
         raise ValueError("expected finite features below 1e15, got larger ones, infinity or NaN")
     exclude = torch.where((exclude >= start) & (exclude < start+len(b)), exclude-start, -1)
     precise = torch.get_float32_matmul_precision() == 'highest'   # else products may have 8 bits
     dtype = torch.float32 if precise else torch.float64
     rq,rb = ((o-b.mean(0)).to(dtype) for o in (q, b))
-    norms = rb.square().sum(1)
+    norms = rb.norm(dim=1).square()
     at = (slice(i, i+chunk) for i in range(0, max(len(q), 1), chunk))
     dist,rows = zip(*(_nearest(q[i], b, rq[i], rb, norms, k, exclude[i], metric) for i in at))
     return torch.cat(dist), torch.cat(rows)+start
@@ -121,15 +124,23 @@ def _check_sets(name, features, labels):
     if labels.dim() != 2 or len(labels) != len(features):
         raise ValueError(f"expected {name} of shape ({len(features)}, n_lbl), "
                          f"got {tuple(labels.shape)}")
-    if not ((labels == 0) | (labels == 1)).all():
+    if not ((labels == 0) | (labels == 1) | labels.isnan()).all():
         raise ValueError(f"expected multi-hot {name} of 0 and 1")
+
+def _fits(ql, dl, exclude):
+    "Which queries have a label set that a row they may get has as far as both are known."
+    differ = (ql == 1).float() @ (dl == 0).float().T + (ql == 0).float() @ (dl == 1).float().T
+    res = torch.cat([differ == 0, torch.zeros(len(ql), 1, dtype=torch.bool)], 1)
+    if exclude is not None: res.scatter_(1, exclude % res.shape[1], False)   # -1: the last column
+    return res.any(1) & (ql > 0).any(1)
 
 def _findable(ql, dl, exclude):
     "Which queries have a label set that also occurs on a row they may get, (n_queries,) bool."
+    if ql.isnan().any() or dl.isnan().any(): return _fits(ql, dl, exclude)
     ids = torch.unique(torch.cat([ql, dl]), dim=0, return_inverse=True)[1]
     qid,did = ids[:len(ql)],ids[len(ql):]
     count = did.bincount(minlength=len(ids))[qid]
-    if exclude is not None:
+    if exclude is not None:   # those rows do not count
         e = exclude.sort(1).values
         repeated = torch.cat([torch.zeros_like(e[:,:1], dtype=torch.bool), e[:,1:] == e[:,:-1]], 1)
         count = count-((did[e.clamp(min=0)] == qid[:,None]) & (e >= 0) & ~repeated).sum(1)
@@ -145,14 +156,15 @@ def query_iou(
     exclude:Tensor|None=None, # rows that a query may not get, (n_queries, m), -1 for none
     ks:tuple=(1,3,5), # numbers of neighbours
     metric:str='l2', # l2 (Euclidean) or l1 (Manhattan)
+    sources_count:bool=False, # does a label set count as there if only excluded rows have it?
 ) -> Tensor: # (n_queries, len(ks)) in [0,1], NaN for the queries left out
     "Largest `label_iou` between each query and its k nearest images, for each k of `ks`."
     _check_sets('query_labels', queries, query_labels)
     _check_sets('database_labels', database, database_labels)
     if not ks or min(ks) < 1: raise ValueError(f"expected ks of at least 1, got {ks}")
     _,idx = nearest(queries, database, max(ks), exclude=exclude, metric=metric)
-    best = label_iou(query_labels[:,None], database_labels[idx]).cummax(1).values
-    found = _findable(query_labels, database_labels, exclude)
+    best = label_iou(query_labels[:,None], database_labels[idx]).nan_to_num(0).cummax(1).values
+    found = _findable(query_labels, database_labels, None if sources_count else exclude)
     return best[:,[k-1 for k in ks]].masked_fill(~found[:,None], torch.nan)
 
 # %% ../../nbs/evaluate/22_retrieval.ipynb #9c9a7fa7
@@ -165,10 +177,11 @@ def retrieval_iou(
     exclude:Tensor|None=None, # rows that a query may not get, (n_queries, m), -1 for none
     ks:tuple=(1,3,5), # numbers of neighbours
     metric:str='l2', # l2 (Euclidean) or l1 (Manhattan)
+    sources_count:bool=False, # as of `query_iou`
 ) -> dict: # iou@k for each k (NaN if all are left out), n_queries (scored), n_left_out
     "Mean of `query_iou` over the queries whose label set can be found."
     iou = query_iou(queries, query_labels, database, database_labels, exclude=exclude, ks=ks,
-                    metric=metric)
+                    metric=metric, sources_count=sources_count)
     n = int((~iou[:,0].isnan()).sum())
     means = {f'iou@{k}': m for k,m in zip(ks, iou.nanmean(0).tolist())}
     return means | dict(n_queries=n, n_left_out=len(iou)-n)

@@ -68,9 +68,11 @@ def with_head(
     backbone:Backbone, # keeps its own head
     head:nn.Module, # a token head
     taus:tuple=(.5,), # of `histogram`, one for each block of concepts
+    crops:int|None=None, # closer looks, one of `CLOSER`; by default those of `backbone`
 ) -> Backbone: # in evaluation mode
     "The same network with another token head."
-    res = Backbone(backbone.body, backbone.name, size=backbone.size, mean=backbone.mean,
-                   std=backbone.std, head=head.to(next(backbone.parameters()).device), taus=taus)
+    res = Backbone(backbone.body, backbone.name, size=backbone.seen, mean=backbone.mean,
+                   std=backbone.std, head=head.to(next(backbone.parameters()).device), taus=taus,
+                   crops=backbone.crops if crops is None else crops)
     res.finetuned = backbone.finetuned
     return res.eval()

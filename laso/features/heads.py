@@ -20,13 +20,16 @@ from ..core import InputError
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
 
 def _check_numbers(m, y):
-    "Refuse labels outside 0 to 1, and what makes products of features that are no numbers."
+    "Are labels unknown? Those outside 0 to 1 are refused, and features whose products overflow."
     if not m.isfinite().all():
         raise ValueError("expected finite features and weights, got NaN, infinity or numbers whose "
                          "squares are too large")
     low,high = y.aminmax() if y.numel() else (0, 1)
+    unknown = low != low and not y.isnan().all()
+    if unknown: low,high = y[~y.isnan()].aminmax()
     if not (low >= -1e-3 and high <= 1+1e-3):   # mixed labels are rounded
         raise ValueError(f"expected labels from 0 to 1, got {low:g} to {high:g}")
+    return unknown
 
 def _accelerate(step, w, tol, max_iter):
     "Nesterov's acceleration of `step`, restarted where it does not help, until `w` stands still."
@@ -43,24 +46,27 @@ def _accelerate(step, w, tol, max_iter):
 # %% ../../nbs/features/34_heads.ipynb #624d2cc6
 def fit_heads(
     x:Tensor, # features, (n_heads, n, d); scale them so that a row has a norm of about 1
-    y:Tensor, # multi-hot labels, (n_heads, n, n_lbl) in [0,1]; soft labels are fine
+    y:Tensor, # multi-hot labels, (n_heads, n, n_lbl) in [0,1], soft ones too; NaN where unknown
     *, s:Tensor|None=None, # weights of the examples, (n_heads, n), 0 for padding; 1 by default
-    l2:float=.01, # λ, the penalty on the weights, above 0
+    l2:float|Tensor=.01, # λ, the penalty on the weights, above 0; one number or (n_heads,)
+    offset:Tensor|float=0., # added to the logits, (n_heads, n, n_lbl)
     tol:float=1e-4, # stop when no weight moves by more than this part of the largest
     max_iter:int=1000, # steps at the most
 ) -> Tensor: # weights, (n_heads, d+1, n_lbl), the last row is the bias
     "The optimal linear multi-label classifier of each training set."
-    if not l2 > 0: raise ValueError(f"expected l2 above 0, got {l2}")
+    if not (torch.as_tensor(l2) > 0).all(): raise ValueError(f"expected l2 above 0, got {l2}")
+    if isinstance(l2, Tensor): l2 = l2[:,None,None]
     x,r = _with_bias(x),(x.new_ones(x.shape[:2]) if s is None else s.sqrt())[...,None]
     xs = r*x
     dual = x.shape[1] < x.shape[2]
     k = x @ xs.mT if dual else x   # of the coefficients b of w = xs.mT @ b, or of w itself
     m = r*k if dual else xs.mT @ xs
-    _check_numbers(m, y)
+    unknown = _check_numbers(m, y)
     ridge = l2*torch.eye(m.shape[1], device=x.device, dtype=x.dtype)
     inv = torch.cholesky_inverse(torch.linalg.cholesky(m/4 + ridge))
     def step(w):
-        g = r*((k @ w).sigmoid() - y)
+        g = r*((k @ w + offset).sigmoid() - y)
+        if unknown: g = g.nan_to_num(0)   # says nothing
         return w - inv @ ((g if dual else xs.mT @ g) + l2*w)
     w = _accelerate(step, x.new_zeros(*m.shape[:2], y.shape[-1]), tol, max_iter)
     return xs.mT @ w if dual else w
@@ -89,10 +95,11 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=1000):
             buffer[:len(r),:-1] = x[r]
             yield buffer[:len(r)],y[r]
     m = sum(a.mT @ a for a,_ in pieces())/scale**2
-    for r in rows.split(2**14): _check_numbers(m, y[r])
+    unknown = any([_check_numbers(m, y[r]) for r in rows.split(2**14)])
     inv = torch.linalg.inv(m/4 + l2*torch.eye(len(m), device=x.device))
     def step(w):
-        g = sum(a.mT @ ((a @ (w/scale)).sigmoid() - t) for a,t in pieces())/scale
+        off = ((a, (a @ (w/scale)).sigmoid() - t) for a,t in pieces())
+        g = sum(a.mT @ (o.nan_to_num(0) if unknown else o) for a,o in off)/scale
         return w - inv @ (g + l2*w)
     return _accelerate(step, y.new_zeros(len(m), y.shape[1]), tol, max_iter)
 
@@ -100,7 +107,7 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=1000):
 @delegates(fit_heads)
 def fit_linear(
     x:Tensor, # features, (n, d); float16 or on disk, too
-    y:Tensor, # multi-hot labels, (n, n_lbl)
+    y:Tensor, # multi-hot labels, (n, n_lbl), NaN where unknown
     *, l2:float=.01, # penalty on the weights, above 0, for features of norm 1
     rows:Tensor|None=None, # rows to learn from; by default all
     **kwargs, # further arguments of `fit_heads`

@@ -27,7 +27,7 @@ def image_tokens(
     "The vectors of all places of an image."
     mean,std = pixel_stats(backbone)
     x = (to_bytes(image, backbone.size).to(mean.device).float()-mean)/std
-    f = backbone.eval().body.forward_features(x[None])
+    f = backbone.eval().body.forward_features(backbone.looks(x[None], 0)[0])
     return tokens(backbone.body, f),f
 
 # %% ../../nbs/features/35_maps.ipynb #606ce569

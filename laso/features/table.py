@@ -252,10 +252,11 @@ def save(self:FeatureTable,
     path:str|Path, # folder to write
 ) -> Path: # the folder
     "Write `features.npy` and `features.json`; the folder appears when both are whole."
-    path,labels = Path(path),[r.nonzero().flatten().tolist() for r in self.labels]
+    path,labels = Path(path),_lists(self.labels > 0)
     meta = self.raw.meta | (dict(choice=self.choice.weights) if self.choice else {})
     rest = dict(schema=1, fnames=self.fnames, vocab=self.vocab, is_valid=self.is_valid.tolist(),
                 novel=self.novel.tolist(), labels=labels, meta=meta)
+    if self.labels.isnan().any(): rest['unknown'] = _lists(self.labels.isnan())
     there = {o.name for o in path.iterdir()} if path.is_dir() else set()
     if others := sorted(there - {'features.npy', 'features.json'}):
         raise InputError(f"expected a new folder or one of features, found {name_all(others[:10])} "
@@ -307,9 +308,14 @@ def _chosen_again(table, path):
         raise InputError(f"expected weights of blocks in {path/'features.json'}, "
                          "found something else; extract the features again") from None
 
+def _lists(y): return [r.nonzero().flatten().tolist() for r in y]
+
 def _labels_of(o):
     if not all(isinstance(s, str) for k in ('vocab', 'fnames') for s in o[k]): raise TypeError
-    return dict(labels=multi_hot(o['labels'], range(len(o['vocab']))), vocab=o['vocab'],
+    columns = range(len(o['vocab']))
+    labels = multi_hot(o['labels'], columns)
+    if 'unknown' in o: labels = labels.masked_fill(multi_hot(o['unknown'], columns) > 0, torch.nan)
+    return dict(labels=labels, vocab=o['vocab'],
                 fnames=o['fnames'], is_valid=torch.tensor(o['is_valid']),
                 novel=torch.tensor(o['novel']), meta=dict(o['meta']))
 

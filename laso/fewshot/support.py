@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from torch import nn,Tensor
+from torch import nan,nn,Tensor
 from ..core import InputError,label_op,name_all
 from ..data.labels import LabelTable
 from ..evaluate.retrieval import nearest
@@ -40,7 +40,7 @@ def _draw(labels, rows, n_shot, rng):
     "Go through the classes in random order and add images of each until it has `n_shot`."
     chosen = []
     for c in rng.permutation(labels.shape[1]):
-        missing = n_shot - int(labels[chosen, c].sum())
+        missing = n_shot - int((labels[chosen, c] > 0).sum())
         left = np.setdiff1d(rows[labels[rows, c] > 0], chosen)
         if missing > 0: chosen += rng.choice(left, missing, replace=False).tolist()
     return torch.tensor(chosen)
@@ -54,7 +54,7 @@ def support_sets(
 ) -> list: # of `Support`
     "Support sets from the training images."
     labels,rows = table.novel_labels,table.train_ids
-    counts = zip(table.novel_vocab, labels[rows].sum(0))
+    counts = zip(table.novel_vocab, (labels[rows] > 0).sum(0))
     if few := [f'{v} {int(c)}' for v,c in counts if c < max(n_shots)]:
         raise InputError(f"expected at least {max(n_shots)} training images of every novel class, "
                          f"found {name_all(few)}; lower the number of shots or label more images")
@@ -74,7 +74,7 @@ def synthetic_pairs(
     k = torch.arange(len(labels))
     x,y = torch.cartesian_prod(k, k).T
     keep = x != y if op == 'subtraction' else x < y
-    keep = keep & label_op(op, labels[x], labels[y]).any(1)
+    keep = keep & (label_op(op, labels[x], labels[y]) > 0).any(1)
     i = keep.nonzero().flatten()
     i = i[torch.from_numpy(rng.permutation(len(i))[:n])]
     return torch.stack([x[i], y[i]], 1)
@@ -128,8 +128,8 @@ class Pool(Kept):
         return self.once('x', lambda: F.normalize(self.raw(slice(None)), dim=-1))
     @property
     def y(self):
-        "Labels of the base classes, (n, n_base) in {0,1}."
-        return self.once('y', lambda: self.table.base_labels[self.rows])
+        "Labels of the base classes, (n, n_base) in {0,1}; 0 where unknown."
+        return self.once('y', lambda: self.table.base_labels[self.rows].nan_to_num(0))
 
     def mean(self, power=1.):
         "Mean (d,) of all features behind `tukey`."
@@ -211,13 +211,16 @@ class Task:
     "One support set, and all that a method may use."
     support:Support # its rows, and random numbers
     examples:Vectors # of its images
-    y:Tensor # their novel labels, (n, n_way) in {0,1}
+    y:Tensor # their novel labels, (n, n_way) in {0,1}; 0 where unknown, which `labels` tells
     queries:Vectors # the features that are to be scored
     at:Tensor|None=None # positions of the examples in the pool, (n,); None if they are not in it
     ops:nn.Module|None=None # learned operators, `SetOps`
     views:SetViews|None=None # changed and mixed images
     n_synth:int=64 # synthesised examples of an operator at the most
+    known:Tensor|None=None # which labels are known, (n, n_way) bool; None: all
 
+    @property
+    def labels(self): return self.y if self.known is None else self.y.masked_fill(~self.known, nan)
     @property
     def x(self): return self.examples.x   # (n, d)
     @property
@@ -257,5 +260,7 @@ def support_tasks(
         examples = Vectors(table.features(s.rows), pool)
         at = pool.positions(s.rows) if torch.isin(s.rows, pool.rows).all() else None
         mine = views.of_set(i, s) if views else None
-        tasks.append(Task(s, examples, table.novel_labels[s.rows], queries, at, ops, mine, n_synth))
+        y = table.novel_labels[s.rows]
+        known = ~y.isnan() if y.isnan().any() else None
+        tasks.append(Task(s, examples, y.nan_to_num(0), queries, at, ops, mine, n_synth, known))
     return tasks

@@ -73,14 +73,16 @@ def jitter_views(
     seed:int=0, # of the views
     bs:int|None=None, # batch size; by default what suits a processor's memory
     num_workers:int=0, # processes that read images; each takes memory of its own
+    bf16:bool=False, # compute in bfloat16, as the features of the images were
     show:bool|None=None, # False: do not say how far it is
 ) -> Tensor: # (m, n_views, d) float32
     "Features of randomly cropped, flipped and coloured views, kept in the cache."
     ids = _row_ids(ids, len(data)).tolist()
-    parts = ([digest(data.file(i)) for i in ids], [data.fnames[i] for i in ids], n_views, seed)
+    parts = [digest(data.file(i)) for i in ids],[data.fnames[i] for i in ids],n_views,seed
+    parts += data.opened
     images = _Jitter(data, ids, n_views, seed)
     x,_ = cached_features('jitter', backbone, images, parts, bs=bs, num_workers=num_workers,
-                          show=show)
+                          bf16=bf16, show=show)
     return torch.from_numpy(x).reshape(len(ids), n_views, -1)
 
 # %% ../../nbs/fewshot/61_views.ipynb #c505b89d
@@ -102,6 +104,7 @@ def mixup_views(
     *,
     bs:int|None=None, # batch size; by default what suits a processor's memory
     num_workers:int=0, # processes that read images; each takes memory of its own
+    bf16:bool=False, # compute in bfloat16, as the features of the images were
     show:bool|None=None, # False: do not say how far it is
 ) -> Tensor: # (m, d) float32
     "Features of the pixels' mixtures lam*x + (1-lam)*y, kept in the cache."
@@ -111,10 +114,10 @@ def mixup_views(
                          f"got {tuple(pairs.shape)} and {tuple(lam.shape)}")
     if not ((lam >= 0) & (lam <= 1)).all():
         raise ValueError(f"expected lam in [0, 1], got {lam.min():g} to {lam.max():g}")
-    parts = (pairs, lam, {i: digest(data.file(i)) for i in pairs.unique().tolist()})
+    parts = pairs,lam,{i: digest(data.file(i)) for i in pairs.unique().tolist()},*data.opened
     images = _Mixup(data, pairs.tolist(), lam.tolist(), backbone.size)
     x,_ = cached_features('mixup', backbone, images, parts, bs=bs, num_workers=num_workers,
-                          show=show)
+                          bf16=bf16, show=show)
     return torch.from_numpy(x)
 
 # %% ../../nbs/fewshot/61_views.ipynb #cb6b73fb
@@ -181,13 +184,14 @@ def compute_views(
     *, n_views:int=3, # jittered views of each image
     n_mix:int=32, # mixtures for each support set
     seed:int=0, # of the views
+    bf16:bool=False, # compute in bfloat16, as the features of the images were
     show:bool|None=None, # False: do not say how far it is
 ) -> Views:
     "The views that `jitter` and `mixup` need, from the cache or computed into it."
     rows = torch.cat([s.rows for s in sets]).unique()
     pairs,lam = map(torch.cat, zip(*[mixup_plan(s, n_mix) for s in sets]))
-    views = jitter_views(data, backbone, rows, n_views, seed=seed, show=show)
-    mixed = mixup_views(data, backbone, pairs, lam, show=show)
+    views = jitter_views(data, backbone, rows, n_views, seed=seed, bf16=bf16, show=show)
+    mixed = mixup_views(data, backbone, pairs, lam, bf16=bf16, show=show)
     return Views.of(sets, rows, views, pairs, lam, mixed)
 
 # %% ../../nbs/fewshot/61_views.ipynb #eaf72408

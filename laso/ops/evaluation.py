@@ -48,10 +48,11 @@ def untouched(
     table:FeatureTable, # features with labels and splits
     cols:Tensor, # columns of the classes
     head:torch.nn.Module, # the evaluation classifier of these classes
+    rows:Tensor|None=None, # that are scored; by default each validation image once
 ) -> Tensor: # average precision of each class, (n_cols,) in [0,1]
     "How well the features of the validation images are classified."
-    va = table.valid_ids
-    return average_precision(head(table.features(va)), table.labels[va][:,cols])
+    rows = table.valid_ids if rows is None else rows
+    return average_precision(head(table.features(rows)), table.labels[rows][:,cols])
 
 # %% ../../nbs/ops/43_evaluation.ipynb #d8e78277
 def evaluation_pairs(
@@ -63,7 +64,7 @@ def evaluation_pairs(
 ) -> dict: # operation -> rows of the table, (n_pairs, 2)
     "Pairs of validation images for each operation."
     rows = table.valid_ids
-    rows = rows[table.labels[rows][:,cols].any(1)]
+    rows = rows[(table.labels[rows][:,cols] > 0).any(1)]
     def draw(different):
         rng = np.random.default_rng([seed, different])
         return rows[draw_pairs(table.labels[rows][:,cols], n_pairs, rng=rng, different=different)]
@@ -92,35 +93,37 @@ def score_operator(
     cols:Tensor, # columns of the classes
     head:torch.nn.Module, # the evaluation classifier of these classes
     pairs:Tensor, # rows of the table, (n_pairs, 2)
+    **rule, # `sources_count` of `retrieval_iou`
 ) -> tuple: # two dictionaries: classification, retrieval
     "How well the outputs of one operator are classified, and what they retrieve."
     l = table.labels[:,cols]
     want = label_op(op, *l[pairs].unbind(1))
     with torch.no_grad(): out = ops.eval()(op, *table.features(pairs).unbind(1))
-    return _scores(head(out), want),_retrieval(table, l, ops.real, out, want, pairs)
+    return _scores(head(out), want),_retrieval(table, l, ops.real, out, want, pairs, **rule)
 
 def _scores(logits, want):
     decided = {k: v.item() for k,v in decision_scores(logits, want).items()}
     ap = average_precision(logits, want)
     return dict(ap=ap, map=ap.nanmean().item(), n_pairs=len(want),
-                n_classes=int(want.any(0).sum()), **decided)
+                n_classes=int((want > 0).any(0).sum()), **decided)
 
-def _retrieval(table, l, real, out, want, sources):
+def _retrieval(table, l, real, out, want, sources, **rule):
     "What `out` retrieves of the validation images with a label in `l`, without its `sources`."
     db = table.valid_ids
-    db = db[l[db].any(1)]
+    db = db[(l[db] > 0).any(1)]
     exclude = torch.searchsorted(db, sources.contiguous())
-    return retrieval_iou(out, want, real(table.features(db)), l[db], exclude=exclude)
+    return retrieval_iou(out, want, real(table.features(db)), l[db], exclude=exclude, **rule)
 
 # %% ../../nbs/ops/43_evaluation.ipynb #65ed96e5
 def untouched_retrieval(
     table:FeatureTable, # features with labels and splits
     cols:Tensor, # columns of the classes
     rows:Tensor, # validation rows that are queries, (n_queries,)
+    **rule, # `sources_count` of `retrieval_iou`
 ) -> dict: # iou@1, iou@3, iou@5, n_queries
     "What the features of real images retrieve, the image itself excluded."
     l,fx = table.labels[:,cols],table.features(rows)
-    return _retrieval(table, l, lambda x: x, fx, l[rows], rows[:,None])
+    return _retrieval(table, l, lambda x: x, fx, l[rows], rows[:,None], **rule)
 
 # %% ../../nbs/ops/43_evaluation.ipynb #34bf9a28
 def evaluate(
@@ -129,6 +132,7 @@ def evaluate(
     *, n_pairs:int=2000, # pairs for each operation
     heads:dict|None=None, # by default `evaluation_heads(table)`
     seed:int=0, # of the pairs
+    **rule, # `sources_count` of `retrieval_iou`
 ) -> dict: # untouched: dict, operators, retrieval, untouched_retrieval, per_class: list of dict
     "Evaluations 1 and 2, for base and novel classes."
     check_splits(table)
@@ -142,11 +146,11 @@ def evaluate(
             key = dict(operator='untouched', op='', classes=classes)
             res['per_class'] += _by_class(key, names, ap)
             pairs = evaluation_pairs(table, cols, n_pairs=n_pairs, seed=seed)
-            real = untouched_retrieval(table, cols, pairs['union'][:,0])
+            real = untouched_retrieval(table, cols, pairs['union'][:,0], **rule)
             res['untouched_retrieval'].append(dict(classes=classes, **real))
             for name,op in itertools.product(operators, OPS):
-                a,b = score_operator(table, operators[name], op, cols, heads[classes], pairs[op])
-                key = dict(operator=name, op=op, classes=classes)
+                head,key = heads[classes],dict(operator=name, op=op, classes=classes)
+                a,b = score_operator(table, operators[name], op, cols, head, pairs[op], **rule)
                 res['per_class'] += _by_class(key, names, a.pop('ap'))
                 res['operators'].append({**key, **a})
                 res['retrieval'].append({**key, **b})
@@ -227,14 +231,16 @@ def expression_rows(
         rows = draw_pairs(labels, n, rng=rng)
         for _ in e.names[2:]: rows = torch.cat([rows, _partners(labels, rows[:,-1:], rng)], 1)
         differ = rows.sort(1).values.diff(dim=1).ne(0).all(1)
-        found = torch.cat([found, rows[differ & expression_labels(e, labels[rows]).any(1)]])
+        some = (expression_labels(e, labels[rows]) > 0).any(1)
+        found = torch.cat([found, rows[differ & some]])
         if len(found) >= n: return found[:n]
     raise InputError(f"expected {n} results of {e.text} with a label, found {len(found)}; "
                      "ask for fewer or use more images")
 
 def _partners(labels, rows, rng):
     "For each of `rows`, (n, 1), a random row that shares a class with it."
-    shared = (labels[rows[:,0]] @ labels.T > 0).float()
+    there = (labels > 0).float()
+    shared = (there[rows[:,0]] @ there.T > 0).float()
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     return torch.multinomial(shared, 1, generator=generator)
 
@@ -255,7 +261,7 @@ def score_expression(
     ops,named = ops.eval(),zip(e.names, rows.unbind(1))
     with torch.no_grad(): out = e(**{k: Features(table.features(r), ops) for k,r in named}).x
     scores = dict(map=mean_ap(head(out), want).item(), n_pairs=len(rows),
-                  n_classes=int(want.any(0).sum()))
+                  n_classes=int((want > 0).any(0).sum()))
     return scores,_retrieval(table, l, ops.real, out, want, rows)
 
 # %% ../../nbs/ops/43_evaluation.ipynb #d522529e
@@ -273,7 +279,7 @@ def evaluate_expressions(
     with progress('scoring expressions', len(parts)*len(expressions)) as step:
         for (classes,cols),e in itertools.product(parts.items(), map(Expression, expressions)):
             rows = table.valid_ids
-            rows = rows[table.labels[rows][:,cols].any(1)]
+            rows = rows[(table.labels[rows][:,cols] > 0).any(1)]
             rng = np.random.default_rng(seed)
             drawn = rows[expression_rows(e, table.labels[rows][:,cols], n, rng=rng)]
             for name,ops in operators.items():

@@ -122,7 +122,7 @@ def _hits(sheet, x, y, images, ids, wanted, labels, vocab):
             sheet.image(images.open(i), x, y)
             sheet.text(x, foot, fit_names(names, width=_SIDE, n_lines=3))
         else:
-            iou = label_iou(wanted, labels[i]).item() if wanted.any() else float('nan')
+            iou = label_iou(wanted, labels[i]).item() if (wanted > 0).any() else float('nan')
             c,ls,words = _match(iou)
             sheet.image(images.open(i), x, y, c, ls, 2.5)
             sheet.text(x, foot, words, color=c, weight='bold')
@@ -193,7 +193,7 @@ def match_shares(
     rows = table.valid_ids if rows is None else torch.as_tensor(rows).long()
     labels,res = table.labels if cols is None else table.labels[:,cols],{}
     for op,(_,found,wanted) in _results(table, ops, pairs, rows, labels, k):
-        some = wanted.any(1)
+        some = (wanted > 0).any(1)
         iou = label_iou(wanted[some,None].expand(-1, k, -1), labels[found[some]])
         res[op] = [o.float().mean().item() for o in (iou == 1, (iou > 0) & (iou < 1), iou == 0)]
     return res

@@ -82,7 +82,8 @@ def degrees(
     if m.block == 'concepts':
         pieces = [table.block('concepts', r)[:,m.columns] for r in rows.split(4096)]
         return torch.cat([o.square().sum(1) for o in pieces]).clamp(0, 1)
-    res,new = table.labels[rows][:,m.columns].amax(1),table.is_valid[rows]
+    res = table.labels[rows][:,m.columns].amax(1)
+    new = table.is_valid[rows] | res.isnan()
     if new.any(): res[new] = _probabilities(table, m.columns, rows[new], head)
     return res
 

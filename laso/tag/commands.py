@@ -20,8 +20,8 @@ from ..interrupts import say
 from ..progress import stage
 from ..data.files import check_out,check_path,check_writable
 from ..data.tables import read_table
-from ..options import (app,argument,Backbone,columns_of,FileColumn,flag,LabelColumn,LabelDelim,
-    option,PATH,Size,SkipBad,Weights)
+from ..options import (app,argument,Backbone,columns_of,Crops,FileColumn,flag,LabelColumn,
+    LabelDelim,option,PATH,Size,SkipBad,Weights)
 
 # %% ../../nbs/tag/89_commands.ipynb #70bb8029
 Images = argument(list[Path], 'Images, or folders of them.')
@@ -45,11 +45,11 @@ Pool = option(Optional[list[Path]], 'Untagged images like those that will be tag
 @app.command()
 def teach(source:Taught=None, out:TaggerOut=None, add:Add=None, root:Root=None, pool:Pool=None,
           run:FromRun=None, backbone:Backbone=None, weights:Weights=None, size:Size=None,
-          plain:Plain=False, no_names:Nameless=False, file_column:FileColumn=None,
+          crops:Crops=0, plain:Plain=False, no_names:Nameless=False, file_column:FileColumn=None,
           label_column:LabelColumn=None, label_delim:LabelDelim=None, skip_bad:SkipBad=False,
           tags:Tags=None):
     "Learn tags from a few images of each, or teach a tagger more."
-    network = dict(run=run, backbone=backbone, weights=weights, size=size)
+    network = dict(run=run, backbone=backbone, weights=weights, size=size, crops=crops)
     if tags is not None: return _teach_names(source, tags, out, [add, root, pool], **network)
     if source is None:
         raise InputError('expected images that teach tags, or --tags, found neither; give some')
@@ -104,13 +104,13 @@ def _added(add, paths, labels, known):
     from laso.tag.tagger import load_tagger
     return load_tagger(add).add(paths, labels, known)
 
-def _taught(paths, labels, known, pool, no_names, plain, run, backbone, weights, size):
+def _taught(paths, labels, known, pool, no_names, plain, run, backbone, **options):
     from laso.bench.restore import backbone_and_ops
     from laso.tag import images, start, tagger
     if run: net,ops = backbone_and_ops(run)
     else:
         tags = images.shown_tags(images.check_tags(labels, len(paths)))
-        net,ops = start.network_for(backbone, tags, size=size, weights=weights),'usual'
+        net,ops = start.network_for(backbone, tags, **options),'usual'
     files = _files(pool or [])
     return tagger.FewShotTagger.teach(paths, labels, known=known, backbone=net, pool=files or None,
                                       names=not no_names, ops=None if plain else ops)
@@ -121,7 +121,7 @@ def _say_learned(tagger, out):
     say(f"{tagger.report}\nwritten to {out}")
 
 # %% ../../nbs/tag/89_commands.ipynb #3da50f2f
-def _teach_names(source, tags, out, others, run, backbone, weights, size):
+def _teach_names(source, tags, out, others, run, backbone, **options):
     "A tagger of names alone."
     if source or run or any(others):
         raise InputError('expected --tags with --backbone alone, found images or a tagger, too; '
@@ -129,7 +129,7 @@ def _teach_names(source, tags, out, others, run, backbone, weights, size):
     check_writable(out := out or Path('my.tagger'))
     from laso.tag import start, tagger
     names = [o.strip() for o in tags.split(',') if o.strip()]
-    net = start.network_for(backbone, names, size=size, weights=weights)
+    net = start.network_for(backbone, names, **options)
     with stage(f'Learning {len(names)} names'): res = tagger.FewShotTagger.from_names(names, net)
     res.export(out)
     _say_learned(res, out)

@@ -49,10 +49,11 @@ def network_for(
     tags:list, # that it is to tell, names
     *, size:int|None=None, # height and width of the images
     weights:str|Path|None=None, # safetensors or `random`
+    crops:int=0, # closer looks for concepts, as of `create_backbone`
 ) -> Backbone: # in evaluation mode
     "A network by its name, with words for the tags if it was trained with texts."
     if isinstance(backbone, Backbone): return backbone
-    name,some = backbone or DEFAULT_BACKBONE,dict(size=size, weights=weights)
+    name,some = backbone or DEFAULT_BACKBONE,dict(size=size, weights=weights, crops=crops)
     of_timm = timm.is_model(name)
     if not of_timm and has_texts(name): return _with_texts(name, tags, **some)
     if of_timm and '.' in name and 'clip' in name and not any(some.values()) and has_texts(name):
@@ -64,10 +65,10 @@ def network_for(
         raise InputError(f"{e.sentence}; models of open_clip need "
                          "pip install 'laso[clip]'") from None
 
-def _with_texts(name, tags, size=None, weights=None):
-    if size or weights not in (None, 'random'):
-        raise InputError(f"expected {name} as it comes, since it has a text tower, found a size "
-                         "or a file of weights; leave them out")
+def _with_texts(name, tags, size=None, weights=None, crops=0):
+    if size or crops or weights not in (None, 'random'):
+        raise InputError(f"expected {name} as it comes, since it has a text tower, found a size, "
+                         "crops or a file of weights; leave them out")
     words = [t.replace(',', ' ') for t in tags]   # a comma would make two names of it
     return text_backbone(name, words, usual=ImageNetInfo().label_descriptions(), weights=weights)
 

@@ -27,10 +27,10 @@ from ..data.labels import check_splits,draw_pairs,pseudo_novel
 from ..evaluate.metrics import mean_ap
 from ..features.table import FeatureTable
 from ..features.heads import feature_scale,fit_linear
-from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS,is_histogram
+from ..ops.logic import Blend,BLENDS,DEFAULT_BLENDS,is_histogram,mixed,parts,to_length
 from ..ops.kinds import find_kind,Kind,KINDS,set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
-from .losses import LaSO,LaSOLoss,LossWeights,targets
+from .losses import LaSO,LaSOLoss,LossWeights,of_known,targets
 from .callbacks import drawn_from,seeded,shown_steps
 from .learner import dev_split,LasoLearner,OperatorAP,PairDL,SCHEDULES
 
@@ -51,11 +51,11 @@ def adapt_ops(
     ops.adapt(table.features(rows), head, seed=seed)
     return head
 
-def _loaders(dl, rows, held, device, n_pairs, **kwargs):
+def _loaders(dl, rows, held, device, n_pairs, bs, seed):
     "Fastai's pair of loaders: what is learned from, and what is scored."
     n = sum(map(len, rows)) if isinstance(rows, list) else len(rows)
-    train = dl(rows, n_pairs=n_pairs or max(8192, n), **kwargs)
-    valid = dl(held, n_pairs=1024, redraw=False, **kwargs)
+    train = dl(rows, n_pairs=n_pairs or max(8192, n), bs=bs, seed=seed)
+    valid = dl(held if len(held) else rows, n_pairs=1024, redraw=False, bs=bs, seed=seed)
     return DataLoaders(train, valid, device=usable_device(device))
 
 def _scores(): return [OperatorAP(op) for op in OPS]
@@ -72,19 +72,27 @@ def mix_apart(
     return [g for g in groups if g]
 
 # %% ../../nbs/train/53_recipes.ipynb #14fe4d6d
-def _model_and_loss(table, rows, ops, head, weights, focal, l1, bf16):
-    "The model with all outputs that the weighted losses need, and the loss."
-    w,unit = weights or LossWeights(),feature_scale(table.x, rows).item()
-    model = LaSO(ops, head, reconstruct=bool(w.mc or w.mc_cls), bf16=bf16,
-                 tautologies=bool(w.tautology or w.tautology_cls))
-    return model,LaSOLoss(w, focal=focal, l1=l1, unit=unit)
+def _adapted(new, table, rows, seed, joint, l2):
+    "New operators, the classifier, and the typical norm of a feature vector."
+    with drawn_from(seed): ops = new()
+    head = adapt_ops(ops, table, rows=rows, l2=l2, seed=seed).requires_grad_(joint)
+    return ops,head,feature_scale(table.x, rows).item()
 
-def _rate(schedule, lr):
-    "The learning rate that is asked for, or the schedule's own."
+def _model_and_loss(ops, head, unit, released, reconstruct, weights, bf16, focal, l1):
+    "The model with all outputs that the weighted losses need, and the loss."
+    w = weights or (LossWeights(tautology=1, tautology_cls=1) if released else LossWeights())
+    form = reconstruct or ('code' if released else 'paper')
+    model = LaSO(ops, head, reconstruct=form if w.mc or w.mc_cls else None, bf16=bf16,
+                 tautologies=bool(w.tautology or w.tautology_cls))
+    return model,LaSOLoss(w, focal=focal, l1=l1, unit=1. if released else unit)
+
+def _rates(schedule, lr, wd):
+    "The learning rate and weight decay that are asked for, or the schedule's own."
     if schedule not in SCHEDULES:
         raise InputError(f"expected a schedule of {', '.join(SCHEDULES)}, found {schedule!r}; "
                          "choose one of these")
-    return SCHEDULES[schedule][1] if lr is None else lr
+    _,*usual = SCHEDULES[schedule]
+    return dict(lr=usual[0] if lr is None else lr, wd=usual[1] if wd is None else wd)
 
 # %% ../../nbs/train/53_recipes.ipynb #080f098b
 def paper_recipe(
@@ -93,15 +101,17 @@ def paper_recipe(
     *, weights:LossWeights|None=None, # how much each loss term counts
     focal:bool=False, # focal loss in place of the cross-entropy
     l1:bool=False, # mean absolute error in place of the mean squared one
+    released:bool=False, # its unit 1, tautologies, and four pairs an image
+    reconstruct:str|None=None, # one of `FORMS`; by default paper, or code if released
     joint:bool=False, # train the classifier too; otherwise it stays as fitted
     l2:float=.3, # penalty on the weights of the fitted classifier
     drop_novel:bool=False, # leave out training images that show a novel class
     n_pairs:int|None=None, # pairs an epoch; by default as many as images, at least 8192
     bs:int=256, # pairs a batch
-    dev:float=.1, # share of the training images that are scored, not learned from, in (0,1)
+    dev:float=.1, # share of the training images that are scored, not learned from, in [0,1)
     seed:int=0, # of the split, the pairs and the networks
     lr:float|None=None, # by default that of the schedule
-    wd:float=.1, # weight decay
+    wd:float|None=None, # weight decay, by default that of the schedule
     fit_rows:int=FIT_ROWS, # training images at the most that the classifier is fitted on
     schedule:str='one-cycle', # one of `SCHEDULES`
     device:str|None=None, # cpu or cuda; by default cuda where there is one
@@ -110,12 +120,10 @@ def paper_recipe(
 ) -> LasoLearner:
     "A learner with all terms of the paper's loss."
     rows,held = dev_split(table, dev, drop_novel, seed)
-    with drawn_from(seed): ops = new()
-    some = rows[:fit_rows]
-    head = adapt_ops(ops, table, rows=some, l2=l2, seed=seed).requires_grad_(joint)
-    model,loss = _model_and_loss(table, some, ops, head, weights, focal, l1, bf16)
-    dls = _loaders(_dl(table), rows, held, device, n_pairs, bs=bs, seed=seed)
-    return LasoLearner(dls, model, loss, splitter=mix_apart, lr=_rate(schedule, lr), wd=wd,
+    ops,head,unit = _adapted(new, table, rows[:fit_rows], seed, joint, l2)
+    model,loss = _model_and_loss(ops, head, unit, released, reconstruct, weights, bf16, focal, l1)
+    dls = _loaders(_dl(table), rows, held, device, n_pairs or 4*len(rows)*released, bs, seed)
+    return LasoLearner(dls, model, loss, splitter=mix_apart, **_rates(schedule, lr, wd),
                        schedule=schedule, metrics=_scores(), table=table, **learner)
 
 # %% ../../nbs/train/53_recipes.ipynb #b4e10e72
@@ -138,12 +146,12 @@ def blend_scores(
 
 def _score_blends(op, x, pairs, head, want):
     "mAP of every blend of an operation on pairs of features, (n, 2, d)."
+    ps,length = parts(*pairs.unbind(1)),torch.tensor(Blend(op).facts(x)['length'])
     for name in BLENDS[op]:
-        for rescale in (False, True):
-            b = Blend(op, blend=name, rescale=rescale)
-            b.adapt(**b.facts(x))
-            ap = mean_ap(head(b(*pairs.unbind(1))), want).item()
-            yield dict(blend=name, rescale=rescale, map=ap)
+        b = Blend(op, blend=name)
+        plain = mixed(ps, b.shares[:,None], b.powers)
+        for rescale,out in ((False, plain), (True, to_length(plain, length))):
+            yield dict(blend=name, rescale=rescale, map=mean_ap(head(out), want).item())
 
 # %% ../../nbs/train/53_recipes.ipynb #793e7f92
 def best_blends(
@@ -166,10 +174,10 @@ def ranking_loss(
     target:Tensor, # (bs, n_lbl) in {0,1}
 ) -> Tensor: # scalar; 0 where no class is shown by some outputs and not by others
     "Logistic loss of all pairs in the wrong order, the mean of the classes (Burges et al., 2005)."
-    both = target.bool().any(0) & ~target.bool().all(0)
+    both = (target > 0).any(0) & (target == 0).any(0)
     z,t = logits[:,both],target[:,both]
     if not both.any(): return (logits*0).sum()
-    pairs = t[:,None]*(1-t[None])   # shown by i, not by j
+    pairs = t.nan_to_num(0)[:,None]*(1-t).nan_to_num(0)[None]   # shown by i, not by j
     return ((F.softplus(z[None]-z[:,None])*pairs).sum((0, 1))/pairs.sum((0, 1))).mean()
 
 # %% ../../nbs/train/53_recipes.ipynb #dfeee335
@@ -197,7 +205,8 @@ def crossfit_loss(
     "Ten times the cross-entropy, and the ranking loss, of all outputs."
     want = targets(lx, ly)
     both = [(_gathered(z), _gathered(want[k])) for k,z in out['logits'].items()]
-    return sum(10*F.binary_cross_entropy_with_logits(*o) + ranking_loss(*o) for o in both)
+    bce = F.binary_cross_entropy_with_logits
+    return sum(10*of_known(bce, *o) + ranking_loss(*o) for o in both)
 
 # %% ../../nbs/train/53_recipes.ipynb #1be78f2c
 def _differ(labels):
@@ -270,13 +279,13 @@ def crossfit_recipe(
     "A learner whose operators are judged by classifiers that have not seen their images."
     rows,held = dev_split(table, dev, drop_novel, seed)
     x,y,folds = table.x,table.base_labels,[rows[i::n_folds] for i in range(n_folds)]
-    if any((y[f].sum(0) < 2).all() for f in folds): folds = [rows]   # too few to do without a third
+    if any(((y[f] > 0).sum(0) < 2).all() for f in folds): folds = [rows]   # too few images
     rest = [rows[~torch.isin(rows, f)] if len(folds) > 1 else rows for f in folds]
     chosen = start_options(table, rows, blends)
     with drawn_from(seed): ops = new(**chosen)
     heads = [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in rest]
     heads.append(adapt_ops(ops, table, rows=rows[:fit_rows], l2=l2, seed=seed))
-    dls = _loaders(partial(FoldDL, x, y), folds, [held], device, n_pairs, bs=bs, seed=seed)
+    dls = _loaders(partial(FoldDL, x, y), folds, [held], device, n_pairs, bs, seed)
     return LasoLearner(dls, CrossFit(ops, heads), crossfit_loss, splitter=one_group, lr=lr, wd=wd,
                        metrics=_scores(), table=table, **learner)
 
