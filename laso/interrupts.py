@@ -40,6 +40,11 @@ def _signals():
         for s in was: signal.signal(s, signal.SIG_IGN)
         got.append(sig)
         raise KeyboardInterrupt
+    def lost(about):
+        "A callback of Python's memory swallows what is raised in it: the signal comes again."
+        if about.exc_type is not KeyboardInterrupt or not got: return hook(about)
+        signal.signal(got[0], stop)
+        threading.Timer(.01, signal.pthread_kill, [threading.main_thread().ident, got[0]]).start()
     main = threading.current_thread() is threading.main_thread()
     if os.name == 'nt' or not main: return (yield got)
     r,w = os.pipe()
@@ -48,8 +53,10 @@ def _signals():
         if signal.getsignal(s) != signal.SIG_IGN: was[s] = signal.signal(s, stop)   # as under nohup
     before = signal.set_wakeup_fd(w)
     threading.Thread(target=_watch, args=(r,), daemon=True).start()
+    hook,sys.unraisablehook = sys.unraisablehook,lost
     try: yield got
     finally:
+        sys.unraisablehook = hook
         if not got:   # otherwise the watch goes on until the end: threads may hold the process
             for s,f in was.items(): signal.signal(s, f)
             signal.set_wakeup_fd(before)

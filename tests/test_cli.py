@@ -96,7 +96,7 @@ def test_results(ran):
     assert {k: v if isinstance(v, (str, int)) else set(v) for k,v in res['data'].items()} == dict(
         name='data', n_train=240, n_valid=120, base=set(base), novel=set(NOVEL))
     assert res['backbone'] == dict(name='test_efficientnet', width=256, finetuned=False, size=64,
-                                  taus=[])
+                                  taus=[], crops=0, bf16=False)
     assert list(res['untouched']) == ['seen', 'unseen'] and all(map(fraction, res['untouched'].values()))
     assert {'features', 'operators', 'evaluation', 'fewshot', 'total'} <= res['timings'].keys()
     assert 0 < max(res['timings'].values()) == res['timings']['total'] and res['peak_memory_mb'] > 100

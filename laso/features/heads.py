@@ -19,17 +19,19 @@ from ..core import InputError
 # %% ../../nbs/features/34_heads.ipynb #f0bf17e1
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
 
-def _check_numbers(m, y):
+def _check_numbers(m, *pieces):
     "Are labels unknown? Those outside 0 to 1 are refused, and features whose products overflow."
     if not m.isfinite().all():
         raise ValueError("expected finite features and weights, got NaN, infinity or numbers whose "
                          "squares are too large")
-    low,high = y.aminmax() if y.numel() else (0, 1)
-    unknown = low != low and not y.isnan().all()
-    if unknown: low,high = y[~y.isnan()].aminmax()
-    if not (low >= -1e-3 and high <= 1+1e-3):   # mixed labels are rounded
-        raise ValueError(f"expected labels from 0 to 1, got {low:g} to {high:g}")
-    return unknown
+    ys = [y for y in pieces if y.numel()]
+    if ys and all(y.isnan().all() for y in ys):
+        raise ValueError("expected labels from 0 to 1, got none that is known")
+    for y in ys:
+        low,high = y.nan_to_num(.5).aminmax()
+        if not (low >= -1e-3 and high <= 1+1e-3):   # mixed labels are rounded
+            raise ValueError(f"expected labels from 0 to 1, got {low:g} to {high:g}")
+    return any(y.isnan().any() for y in ys)
 
 def _accelerate(step, w, tol, max_iter):
     "Nesterov's acceleration of `step`, restarted where it does not help, until `w` stands still."
@@ -95,7 +97,7 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=1000):
             buffer[:len(r),:-1] = x[r]
             yield buffer[:len(r)],y[r]
     m = sum(a.mT @ a for a,_ in pieces())/scale**2
-    unknown = any([_check_numbers(m, y[r]) for r in rows.split(2**14)])
+    unknown = _check_numbers(m, *(y[r] for r in rows.split(2**14)))
     inv = torch.linalg.inv(m/4 + l2*torch.eye(len(m), device=x.device))
     def step(w):
         off = ((a, (a @ (w/scale)).sigmoid() - t) for a,t in pieces())

@@ -22,7 +22,6 @@ import pandas as pd
 import timm
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from sklearn import linear_model,metrics,multiclass,neighbors
 from torch import nn,Tensor
 from torch.utils.data import DataLoader,Dataset
@@ -39,7 +38,7 @@ from ..fewshot.methods import fewshot
 from ..train.losses import LaSO,LaSOLoss
 from ..train.learner import LasoLearner
 from ..train.recipes import ops_learner
-from .speed_jobs import ALL_TERMS,Opened,photographs,plain_losses
+from .speed_jobs import ALL_TERMS,Opened,photographs,plain_losses,read_plainly
 
 # %% ../../nbs/lab/99_rivals.ipynb #0d1a6730
 def _spent(f):
@@ -242,8 +241,6 @@ def plain_model(
     return net,timm.data.create_transform(backbone.size, crop_pct=1., crop_mode='squash',
         interpolation='bilinear', mean=backbone.mean, std=backbone.std)
 
-def _read_plain(transform, file): return transform(Image.open(file).convert('RGB'))
-
 @torch.inference_mode()
 def plain_loop(
     net:nn.Module, # images to features
@@ -261,7 +258,7 @@ def extraction_rivals(
 ) -> list: # of `Match`
     "Features of files, without the cache."
     net,transform = plain_model(backbone)
-    plain = Opened(files, partial(_read_plain, transform))
+    plain = Opened(files, partial(read_plainly, transform))
     def ours(): return extract_images(backbone, Opened(files, open_image), show=False)
     def off(a, b): return np.abs(a-b).max()/np.abs(a).max()
     cores = os.cpu_count()

@@ -9,11 +9,12 @@ noisy, so ratios inside one run are worth more than seconds. What came out stand
 # %% auto #0
 __all__ = ['ALL_TERMS', 'median_times', 'median_time', 'matrix_rate', 'copy_rate', 'used_mb', 'peak_memory', 'cost',
            'plain_losses', 'training_rates', 'bfloat16_effect', 'retrieval_rate', 'mlp_rate', 'photographs', 'Opened',
-           'extraction_rates']
+           'read_plainly', 'extraction_rates']
 
 # %% ../../nbs/lab/96_speed_jobs.ipynb #e2e3c42a
 import contextlib,tempfile,threading,time
 from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -291,6 +292,13 @@ class Opened(Dataset):
     def __init__(self, files, read=Image.open): self.files,self.read = files,read
     def __len__(self): return len(self.files)
     def __getitem__(self, i): return self.read(self.files[i])
+
+def read_plainly(
+    transform:Callable, # of a PIL image
+    file:str|Path, # of an image
+): # what `transform` makes of it
+    "What a loop of one's own does: open, convert, transform."
+    return transform(Image.open(file).convert('RGB'))
 
 def _in_memory(images, size, device):
     "All images as one normalised batch."
