@@ -1140,6 +1140,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'laso.lab.ablation.ablation': ('lab/ablation.html#ablation', 'laso/lab/ablation.py'),
                                    'laso.lab.ablation.blend_ops': ('lab/ablation.html#blend_ops', 'laso/lab/ablation.py'),
                                    'laso.lab.ablation.fewer_images': ('lab/ablation.html#fewer_images', 'laso/lab/ablation.py'),
+                                   'laso.lab.ablation.size_plot': ('lab/ablation.html#size_plot', 'laso/lab/ablation.py'),
                                    'laso.lab.ablation.size_rows': ('lab/ablation.html#size_rows', 'laso/lab/ablation.py'),
                                    'laso.lab.ablation.size_table': ('lab/ablation.html#size_table', 'laso/lab/ablation.py')},
             'laso.lab.blocks': { 'laso.lab.blocks._colours': ('lab/blocks.html#_colours', 'laso/lab/blocks.py'),
