@@ -15,14 +15,13 @@ import os,sys,warnings
 from pathlib import Path
 from typing import Optional
 from typer import Typer
-from .core import check_name,cpu_quota,InputError,usable_cores
+from .core import cpu_quota,InputError,usable_cores
 from .interrupts import say,stoppable,words
-from .options import (app,argument,choices,flag,Novel,option,OutRun,PATH,Run,RunOrVectors,
+from .options import (app,argument,flag,names_in,Novel,option,OutRun,PATH,Run,RunOrVectors,
     VectorLabels,Vectors)
-from .own import check_function,is_own
 from .data.files import check_out,need_files
 from .data.tables import check_vectors
-from .bench.stages import check_run,read_table_of
+from .bench.stages import check_early,check_run,check_sources,read_table_of
 from .tag import commands   # enter themselves
 from .lab import paper_command
 
@@ -115,16 +114,10 @@ Entered = option(Optional[list[str]], 'A few-shot method: a name, such as ridge,
 def _check_entered(run, method, features, labels, novel):
     "Refuse what can't be entered, before anything is loaded."
     if not method: raise InputError('expected --method, found none; name at least one')
-    if sum(o is not None for o in (run, features)) != 1 or (features is None) != (labels is None):
-        raise InputError('expected a folder that laso extract wrote, or --features with --labels, '
-                         'found something else; name one of them')
-    for m in method:
-        if is_own(m): check_function(m)
-        else: check_name('a method', m, choices('method'))
+    check_sources(run, features, dict(labels=labels, novel=novel))
+    check_early(method)
     if run: check_run(run)
-    else: check_vectors(features, labels, _names(novel))
-
-def _names(novel): return [o.strip() for o in novel.split(',') if o.strip()] if novel else None
+    else: check_vectors(features, labels, names_in(novel))
 
 # %% ../nbs/110_cli.ipynb #99ddd61d
 def _board(run, features, labels, novel):
@@ -132,7 +125,7 @@ def _board(run, features, labels, novel):
     from laso.features.vectors import read_vectors
     from laso.lab.leaderboard import Board
     from laso.ops.kinds import SetOps
-    if run is None: return Board(read_vectors(features, labels, _names(novel)))
+    if run is None: return Board(read_vectors(features, labels, names_in(novel)))
     table,ops = read_table_of(run),None
     if (run/'operators.json').is_file():
         ops = SetOps.load(run, table.width, features=table.fingerprint())

@@ -12,7 +12,7 @@ __all__ = ['CHOICES', 'REGISTRIES', 'PATH', 'Data', 'Backbone', 'Weights', 'Size
            'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Methods', 'Log', 'BF16', 'OpsBF16',
            'BatchSize', 'FileColumn', 'LabelColumn', 'LabelDelim', 'Latex', 'Csv', 'Seeds', 'Vectors', 'VectorLabels',
            'Novel', 'VectorOps', 'Run', 'RunOrVectors', 'OutRun', 'app', 'Version', 'option', 'flag', 'argument',
-           'choices', 'one_of', 'count_of', 'columns_of', 'options', 'command']
+           'choices', 'one_of', 'count_of', 'names_in', 'columns_of', 'options', 'command']
 
 # %% ../nbs/03_options.ipynb #8822c1db
 import shlex,sys
@@ -126,6 +126,12 @@ VectorOps = option(Optional[str], 'Kind of operators that are trained on them, o
                    '[default: logic]', **one_of('ops', 'none'))
 
 # %% ../nbs/03_options.ipynb #51141b2e
+def names_in(
+    text:str|None, # an option such as `--novel`
+) -> list|None: # of str; None if the option is not given
+    "Names separated by commas."
+    return [o.strip() for o in text.split(',') if o.strip()] if text else None
+
 def columns_of(
     file_column:str|None, # the name of the column with names of files, if it is another
     label_column:str|None, # that of the column with labels

@@ -259,8 +259,9 @@ def pr_curves(
     from sklearn.metrics import precision_recall_curve
     parts,columns = [],['class', 'threshold', 'precision', 'recall']
     for s,t,c in zip(scores.T.tolist(), targets.T.tolist(), vocab):
-        s,t = zip(*[(a, b) for a,b in zip(s, t) if b == b])   # what is known
-        if not any(t): continue
+        known = [(a, b) for a,b in zip(s, t) if b == b]
+        if not any(b for _,b in known): continue
+        s,t = zip(*known)
         p,r,at = precision_recall_curve(t, s)
         parts.append(pd.DataFrame(dict(zip(columns, (c, [*at, float('inf')], p, r)))))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs,split_model_name_tag
 from torch import nn,Tensor
 from torch.overrides import TorchFunctionMode
-from ..core import check_crops,check_size,did_you_mean,InputError,name_all,usable_device
+from ..core import check_crops,check_size,CROPS,did_you_mean,InputError,name_all,usable_device
 from ..store import atomic_path,digest
 from ..data.decode import read_tensors
 from .concepts import histogram,NoConcepts,OwnHead,tokens
 
 # %% ../../nbs/features/31_backbones.ipynb #f3b126d3
-CLOSER = {0: 1., 1: 1.4, 4: 5/3, 5: 5/3}   # crops -> how much larger they show an image
+CLOSER = dict(zip(CROPS, (1., 1.4, 5/3, 5/3)))   # crops -> how much larger they show an image
 
 # %% ../../nbs/features/31_backbones.ipynb #73ea298a
 class Backbone(nn.Module):

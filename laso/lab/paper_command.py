@@ -12,7 +12,7 @@ __all__ = ['PaperBackbone', 'Crop', 'Official', 'Kinds', 'PaperEpochs', 'PaperBa
 # %% ../../nbs/lab/104_paper_command.ipynb #10400003
 from pathlib import Path
 from typing import Optional
-from ..core import InputError
+from ..core import check_name
 from ..interrupts import say
 from ..options import (app,choices,command,count_of,Data,Epochs,Frozen,option,Out,Pairs,PATH,
     Quick,Seed,Size,SkipBad,Weights)
@@ -30,8 +30,10 @@ Kinds = option(Optional[list[str]], 'Kind of operators: paper, residual, or any 
 PaperEpochs = option(int, 'Epochs of the operators, of four pairs an image.',
                      **count_of('ops_epochs'))
 PaperBatch = option(int, 'Pairs a batch.', **count_of('bs'))
-Schedule = option(str, "Of the operators' learning rate: plateau, the authors', or one-cycle.")
-Form = option(str, 'How x and y are put together again in the loss: code, or paper.')
+Schedule = option(str, "Of the operators' learning rate: plateau, the authors', or one-cycle.",
+                  callback=lambda v: check_name('schedule', v, ['plateau', 'one-cycle']))
+Form = option(str, 'How x and y are put together again in the loss: code, or paper.',
+              callback=lambda v: check_name('reconstruct', v, ['code', 'paper']))
 Sets = option(int, 'Support sets for each number of shots.', **count_of('sets'))
 Shots = option(Optional[list[int]], 'Examples of each novel class; several times.  '
                '[default: 1 and 5]', min=1)
@@ -40,16 +42,6 @@ HeadEpochs = option(int, 'Epochs of the few-shot perceptron.', **count_of('head_
 Changed = option(int, 'Changed versions of each support image.', **count_of('views'))
 PseudoNovel = option(Optional[int], 'Leave out novel classes and validation images: base classes '
                      'play novel ones, drawn with this seed.', min=0, max=2**32-1)
-
-# %% ../../nbs/lab/104_paper_command.ipynb #10400008
-def _check(**given):
-    "Refuse names that are none of their tables."
-    names = dict(ops=choices('ops'), schedule=['plateau', 'one-cycle'],
-                 reconstruct=['code', 'paper'])
-    for what,found in given.items():
-        if bad := [o for o in found if o not in names[what]]:
-            raise InputError(f"expected {what} of {', '.join(names[what])}, found {bad[0]!r}; "
-                             "choose one of these")
 
 # %% ../../nbs/lab/104_paper_command.ipynb #10400009
 @app.command()
@@ -61,7 +53,7 @@ def paper(data:Data='scenes', backbone:PaperBackbone=None, frozen:Frozen=False,
           hidden:Hidden=2048, head_epochs:HeadEpochs=50, views:Changed=3, seed:Seed=0,
           pseudo:PseudoNovel=None, quick:Quick=False, skip_bad:SkipBad=False, out:Out=None):
     "The paper's three tables, in the protocol of its authors, with the published numbers."
-    _check(ops=ops or [], schedule=[schedule], reconstruct=[reconstruct])
+    for o in ops or []: check_name('ops', o, choices('ops'))
     check_out(out)
     check_table(data, {}, None)
     from laso.lab import protocol as p

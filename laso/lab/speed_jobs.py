@@ -31,11 +31,10 @@ from ..data.layouts import load_data
 from ..evaluate.metrics import mean_ap
 from ..evaluate.retrieval import nearest
 from ..features.backbones import create_backbone,DEFAULT_BACKBONE
-from ..features.extract import default_bs,extract,extract_images,to_bytes
+from ..features.extract import default_bs,extract,extract_images,kept_memory,to_bytes
 from ..features.heads import fit_linear
 from ..ops.kinds import set_ops,SetOps
 from ..train.losses import LaSO,LaSOLoss,LossWeights
-from ..train.learner import kept_memory
 from ..train.recipes import CrossFit,crossfit_loss,ops_learner
 from .mlp import fit_mlps,MLPHeads
 
