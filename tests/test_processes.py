@@ -218,7 +218,7 @@ def test_perf_on_a_gpu(tmp_path):
     p = subprocess.run([laso_command, 'perf', '--quick', '--device', 'cuda', '--out', tmp_path/'perf.json'], capture_output=True, text=True)
     assert p.returncode == 0, p.stderr
     res = json.loads((tmp_path/'perf.json').read_text())
-    assert set(res) == PARTS and 'compiled' in {o['way'] for o in res['training']}
+    assert set(res) == PARTS-{'rivals'} and 'compiled' in {o['way'] for o in res['training']}
 
 def compare_compiled():
     from torch import nn

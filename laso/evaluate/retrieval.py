@@ -46,7 +46,7 @@ def _within(rough, err, k, exclude):
 def _nearest(q, b, rough_q, rough_b, norms, k, exclude, metric):
     "`nearest` for one piece of the queries."
     qi,bi = _within(*_rough(rough_q, rough_b, norms, metric), k, exclude)
-    few = max(1, 2**17//q.shape[1])   # what stays in the processor's cache
+    few = max(1, 2**(24 if q.is_cuda else 17)//q.shape[1])   # what stays in a processor's cache
     pieces = zip(qi.split(few), bi.split(few))
     dist = torch.cat([_exact(q[i], b[j], metric) for i,j in pieces])
     order = dist.argsort(stable=True)

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
-from ..core import InputError
+from ..core import InputError,usable_cores
 from ..progress import progress
 from ..store import cache_dir,cache_entry,digest,find_cached,rank,wait_until
 from ..data.decode import to_rgb
@@ -54,20 +54,20 @@ def default_bs(
     return max(1, 16*128**2//backbone.size**2)
 
 # %% ../../nbs/features/33_extract.ipynb #b48312c0
-def _batches(images, size, bs, num_workers, ahead):
-    "Batches of images; the next one is read `ahead`, while a GPU works on this one."
+def _batches(images, size, bs, num_workers, readers):
+    "Batches of images; the next ones are read by threads, `readers`, while a GPU works on this one."
     ds = _Sized(images, size)
     if num_workers and len(ds) > bs: return (yield from DataLoader(ds, bs, num_workers=num_workers))
     def read(i):   # side by side as they lie in memory, colours last
         ims = [ds[j].permute(1, 2, 0) for j in range(i, min(i+bs, len(ds)))]
         return torch.stack(ims).permute(0, 3, 1, 2)
     starts = range(0, len(ds), bs)
-    if not ahead: return (yield from map(read, starts))
-    with ThreadPoolExecutor(1) as reader:
+    if not readers: return (yield from map(read, starts))
+    with ThreadPoolExecutor(readers) as pool:
         waiting = deque()
         for i in starts:
-            waiting.append(reader.submit(read, i))
-            if len(waiting) > 2: yield waiting.popleft().result()
+            waiting.append(pool.submit(read, i))
+            if len(waiting) > readers+1: yield waiting.popleft().result()
         for o in waiting: yield o.result()
 
 # %% ../../nbs/features/33_extract.ipynb #c58a6943
@@ -85,7 +85,8 @@ def _features(backbone, images, bs, num_workers, bf16):
     backbone.eval()
     p,(mean,std) = next(backbone.parameters()),pixel_stats(backbone)
     bs = bs or default_bs(backbone)
-    for xb in _batches(images, backbone.size, bs, num_workers, p.is_cuda):
+    readers = min(8, usable_cores()) if p.is_cuda else 0
+    for xb in _batches(images, backbone.size, bs, num_workers, readers):
         with torch.autocast(p.device.type, torch.bfloat16, enabled=bf16):
             out = backbone(xb.to(p.device).float().sub_(mean).div_(std))
         yield out.float().cpu().numpy()

@@ -49,20 +49,23 @@ def perf(
     *, quick:bool=False, # small sizes, to see that all works
     device:str='cpu', # cpu or cuda
     labels:str|Path|None=None, # folder of COCO's labels, as in `random_table`; otherwise random
-) -> dict: # machine, and data frames rivals, training, parts, mlp, retrieval and features
+) -> dict: # machine, and data frames rivals (not on a GPU), training, parts, mlp, retrieval, features
     "What this machine does."
     device = usable_device(device)
+    gpu = device != 'cpu'
     d,n = (128, 2000) if quick else (2048, 40_137)
     few = dict(d=d, n_sets=2 if quick else 20, n=n, labels=labels, device=device)
     jobs = dict(
         machine=lambda: _machine(d, 16 if quick else 256, device),
         rivals=lambda: rivals(quick=quick, n=1 if quick else 5),
         training=lambda: training_rates(d=d, n=1 if quick else 3, device=device,
-                                        compiled=device != 'cpu'),
+                                        large=(512 if quick else 8192) if gpu else None),
         parts=lambda: fewshot_parts(**few),
-        mlp=lambda: mlp_rate(d=d, device=device),
+        mlp=lambda: mlp_rate(d=d, device=device, steps=200 if gpu else 5),
         retrieval=lambda: retrieval_rate(n=n, d=d, n_queries=min(n, 4096), device=device),
-        features=lambda: extraction_rates(**dict(n=4, size=64) if quick else {}, device=device))
+        features=lambda: extraction_rates(n=4 if quick else 4096 if gpu else 160,
+                                          size=64 if quick else 224, device=device))
+    if gpu: jobs.pop('rivals')   # they work on processors
     return {name: _told(name, job) for name,job in jobs.items()}
 
 def _told(name, job):
