@@ -55,7 +55,7 @@ def default_bs(
 
 # %% ../../nbs/features/33_extract.ipynb #b48312c0
 def _batches(images, size, bs, num_workers, readers):
-    "Batches of images; the next ones are read by threads, `readers`, while a GPU works on this one."
+    "Batches of images; threads, `readers`, read the next ones while a GPU works on this one."
     ds = _Sized(images, size)
     if num_workers and len(ds) > bs: return (yield from DataLoader(ds, bs, num_workers=num_workers))
     def read(i):   # side by side as they lie in memory, colours last

@@ -49,7 +49,7 @@ def perf(
     *, quick:bool=False, # small sizes, to see that all works
     device:str='cpu', # cpu or cuda
     labels:str|Path|None=None, # folder of COCO's labels, as in `random_table`; otherwise random
-) -> dict: # machine, and data frames rivals (not on a GPU), training, parts, mlp, retrieval, features
+) -> dict: # machine, and data frames training, parts, mlp, retrieval, features, on a CPU rivals
     "What this machine does."
     device = usable_device(device)
     gpu = device != 'cpu'

@@ -67,6 +67,13 @@ class PairDL(DataLoader):
 
 # %% ../../nbs/train/52_learner.ipynb #fd5e3cc4
 @patch
+def to(self:PairDL, device):
+    "Batches go to `device`, and the features lie there, if a GPU has room for them and the work."
+    self.device,on_gpu = device,torch.device(device).type == 'cuda' and isinstance(self.x, Tensor)
+    fits = on_gpu and 4*self.x.nbytes < torch.cuda.mem_get_info(device)[0]
+    if fits: self.x = self.x.to(device)
+
+@patch
 def draw(self:PairDL) -> Tensor: # rows of the table, (n, 2)
     "The pairs of the next epoch."
     rng = np.random.default_rng((self.seed, self.epoch if self.redraw else 0))

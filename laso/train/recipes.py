@@ -51,20 +51,14 @@ def adapt_ops(
     ops.adapt(table.features(rows), head, seed=seed)
     return head
 
-def _near(x, device):
-    "Features on the GPU that works on them, if they fill less than half of it."
-    device = torch.device(device)
-    fits = device.type == 'cuda' and x.nbytes < torch.cuda.mem_get_info(device)[0]//2
-    return x.to(device) if fits else x
-
-def _loaders(dl, x, y, rows, held, device, n_pairs, bs, seed):
+def _loaders(dl, rows, held, device, n_pairs, bs, seed):
     "Fastai's pair of loaders: what is learned from, and what is scored."
-    device = usable_device(device)
-    dl = partial(dl, _near(x, device), y)
     n = sum(map(len, rows)) if isinstance(rows, list) else len(rows)
     train = dl(rows, n_pairs=n_pairs or max(8192, n), bs=bs, seed=seed)
     valid = dl(held if len(held) else rows, n_pairs=1024, redraw=False, bs=bs, seed=seed)
-    return DataLoaders(train, valid, device=device)
+    return DataLoaders(train, valid, device=usable_device(device))
+
+def _dl(table): return partial(PairDL, table.x, table.base_labels)
 
 def _scores(): return [OperatorAP(op) for op in OPS]
 
@@ -128,8 +122,7 @@ def paper_recipe(
     rows,held = dev_split(table, dev, drop_novel, seed)
     ops,head,unit = _adapted(new, table, rows[:fit_rows], seed, joint, l2)
     model,loss = _model_and_loss(ops, head, unit, released, reconstruct, weights, bf16, focal, l1)
-    dls = _loaders(PairDL, table.x, table.base_labels, rows, held, device,
-                   n_pairs or 4*len(rows)*released, bs, seed)
+    dls = _loaders(_dl(table), rows, held, device, n_pairs or 4*len(rows)*released, bs, seed)
     return LasoLearner(dls, model, loss, splitter=mix_apart, **_rates(schedule, lr, wd),
                        schedule=schedule, metrics=_scores(), table=table, **learner)
 
@@ -292,7 +285,7 @@ def crossfit_recipe(
     with drawn_from(seed): ops = new(**chosen)
     heads = [fit_linear(x, y, l2=l2, rows=r[:fit_rows]) for r in rest]
     heads.append(adapt_ops(ops, table, rows=rows[:fit_rows], l2=l2, seed=seed))
-    dls = _loaders(FoldDL, x, y, folds, [held], device, n_pairs, bs, seed)
+    dls = _loaders(partial(FoldDL, x, y), folds, [held], device, n_pairs, bs, seed)
     return LasoLearner(dls, CrossFit(ops, heads), crossfit_loss, splitter=one_group, lr=lr, wd=wd,
                        metrics=_scores(), table=table, **learner)
 
