@@ -300,7 +300,7 @@ def test_study_on_a_split(laso, world, trained, tmp_path):
     status,text,err = laso('study', trained, '--split', split, '--quick', '--out', tmp_path/'study')
     assert status == 0, err
     assert 'laso-ensemble' in text and 'knows the classes' in text
-    assert names(tmp_path/'study') == ['fewshot.csv', 'laso-files.json', 'operators.csv', 'resampled.safetensors',
+    assert names(tmp_path/'study') == ['classes.csv', 'fewshot.csv', 'laso-files.json', 'methods.csv', 'operators.csv', 'resampled.safetensors',
                                        'settings.json']
 
 @pytest.mark.parametrize('out', ['file', 'file/sub'])

@@ -220,7 +220,7 @@ def test_perf_on_a_gpu(tmp_path):
     res = json.loads((tmp_path/'perf.json').read_text())
     assert set(res) == PARTS-{'rivals'} and 'compiled' in {o['way'] for o in res['training']}
 
-def compare_compiled():
+def compare_compiled(backend):
     from torch import nn
     from laso.ops.kinds import set_ops
     from laso.train.losses import LaSO, LaSOLoss
@@ -233,10 +233,12 @@ def compare_compiled():
         res.backward()
         return [res.detach(), *(p.grad for p in net.parameters())]
     def stacked(net, fx, fy, lx, ly): return LaSOLoss()(net(fx, fy), lx, ly)
-    for a,b in zip(gradients(stacked), gradients(torch.compile(stacked))): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    for a,b in zip(gradients(stacked), gradients(torch.compile(stacked, backend=backend))): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
     print('the same')
 
-@pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
-def test_compiled_training_gives_the_same_gradients(in_clean_process):
-    status,said = in_clean_process(compare_compiled, env=dict(TORCHINDUCTOR_COMPILE_THREADS='1'))
+compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
+
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, compiler])])
+def test_compiled_training_gives_the_same_gradients(in_clean_process, backend):
+    status,said = in_clean_process(compare_compiled, backend, env=dict(TORCHINDUCTOR_COMPILE_THREADS='1'))
     assert status == 0 and said.splitlines()[-1] == 'the same', said
