@@ -32,6 +32,7 @@ def _server():
     return ctx
 
 def _redirected(log, env, f, args, kwargs):
+    mp.set_start_method('fork', force=True)   # as usual; otherwise its own processes import everything anew
     os.environ.update(env)
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2): os.dup2(fd, stream)
