@@ -369,3 +369,16 @@ def test_four_cold_teach_at_once(n, reference, servers, tmp_path):
         ref.check_end(cache, outs[0], {})
         assert not [*cache.rglob('.laso-*')]
         for o in cache, *outs: shutil.rmtree(o)
+
+def test_chunks_deleted_before_they_are_joined(backbone, tmp_path, monkeypatch):
+    "Nobody would write them again, so nobody waits for them."
+    from PIL import Image
+    from laso.features import extract
+    compute = extract._compute_chunk
+    def deleted(file, part, *args, **kwargs):
+        compute(file, part, *args, **kwargs)
+        shutil.rmtree(part.parent)
+    monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setattr(extract, '_compute_chunk', deleted)
+    with pytest.raises(FileNotFoundError, match='0-3.npy'):
+        extract.cached_features('features', backbone, [Image.new('RGB', (32, 32))]*3, 'three')

@@ -184,7 +184,8 @@ def _compute(file, backbone, images, *, dtype, show=None, **kwargs):
             if there: step(len(ids), before=True)
             else: _compute_chunk(file, f, backbone, _Part(images, ids), step, dtype, **kwargs)
     if me: return wait_until(lambda: find_cached(file))
-    wait_until(lambda: find_cached(file) or all(map(find_cached, parts)))
+    def gone(): return not find_cached(parts[0])   # its own: someone has emptied the cache
+    wait_until(lambda: find_cached(file) or all(map(find_cached, parts)) or gone())
     if not find_cached(file):
         with _unless(file): _join(parts, file, (n, backbone.width), dtype)
     shutil.rmtree(parts[0].parent, ignore_errors=True)
