@@ -223,11 +223,17 @@ def explore(run:BenchRun, no_open:NoOpen=False):
     say(f'{path}: press Shift+Enter in its cell' + '; Ctrl+C ends JupyterLab'*(not no_open))
     if not no_open: subprocess.run([sys.executable, '-m', 'jupyterlab', str(path)])
 
+# %% ../nbs/110_cli.ipynb #81750670
+def _set_threads():
+    "What PyTorch's threads go by when they start, unless the user has said it."
+    if cpu_quota(): os.environ.setdefault('OMP_NUM_THREADS', str(usable_cores()))
+    if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+
 # %% ../nbs/110_cli.ipynb #ae5d2cf5
 def main():
     "The entry point of the command."
     if (os.environ.get('RANK') or '0') != '0': sys.stdout = open(os.devnull, 'w')   # one speaks
-    if cpu_quota(): os.environ.setdefault('OMP_NUM_THREADS', str(usable_cores()))   # for PyTorch
+    _set_threads()
     os.environ['MPLBACKEND'] = 'agg'   # figures go to files, whatever else was asked for
     # of timm's own code
     warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)
