@@ -354,6 +354,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'laso.data.layouts.read_voc': ('data/layouts.html#read_voc', 'laso/data/layouts.py')},
             'laso.data.scenes': { 'laso.data.scenes._assets': ('data/scenes.html#_assets', 'laso/data/scenes.py'),
                                   'laso.data.scenes._background': ('data/scenes.html#_background', 'laso/data/scenes.py'),
+                                  'laso.data.scenes._check_all': ('data/scenes.html#_check_all', 'laso/data/scenes.py'),
                                   'laso.data.scenes._check_counts': ('data/scenes.html#_check_counts', 'laso/data/scenes.py'),
                                   'laso.data.scenes._check_new': ('data/scenes.html#_check_new', 'laso/data/scenes.py'),
                                   'laso.data.scenes._check_size': ('data/scenes.html#_check_size', 'laso/data/scenes.py'),

@@ -382,3 +382,15 @@ def test_chunks_deleted_before_they_are_joined(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(extract, '_compute_chunk', deleted)
     with pytest.raises(FileNotFoundError, match='0-3.npy'):
         extract.cached_features('features', backbone, [Image.new('RGB', (32, 32))]*3, 'three')
+
+def test_scenes_deleted_while_they_are_drawn(tmp_path, monkeypatch):
+    "A folder with holes is none."
+    from laso.data import scenes
+    write = scenes._write_scene
+    def deleted(path, *args):
+        res = write(path, *args)
+        if path.name == '00001.jpg': path.unlink()
+        return res
+    monkeypatch.setattr(scenes, '_write_scene', deleted)
+    with pytest.raises(FileNotFoundError, match='deleted'): scenes.make_scenes(tmp_path/'scenes', n_train=3, n_valid=1, size=32)
+    assert not (tmp_path/'scenes').exists()

@@ -141,7 +141,8 @@ def test_cache_deleted_in_mid_run(stage, n, reference, server, tmp_path):
         else:
             one_sentence(said, str(cache))
             assert OUT[stage] not in files(out)
-        assert server.run(*ref.args(out), cache=cache)[0] == 0
+        status,said,_ = server.run(*ref.args(out), cache=cache)
+        assert status == 0, said
         same_as(ref, out)
 
 BACK = """

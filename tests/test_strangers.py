@@ -347,7 +347,7 @@ def peak_of(f, *args):
     except InputError: pass
     print('MB', round(memory('VmHWM')-held))
 
-def worst_json(file): files.read_json(file)
+def worst_json(file): files_module.read_json(file)
 def worst_text(file): read_folder(file.parent)
 
 @pytest.mark.slow

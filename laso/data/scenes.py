@@ -13,7 +13,7 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
 # %% ../../nbs/data/13_scenes.ipynb #3e4d62ea
-import importlib.metadata,importlib.util,math,os
+import errno,importlib.metadata,importlib.util,math,os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache,partial
 from pathlib import Path
@@ -214,6 +214,12 @@ def _write_scene(path, seed, index, valid, size) -> str: # labels, separated by 
     im.save(path, quality=92, subsampling=0)
     return ' '.join(labels)
 
+# %% ../../nbs/data/13_scenes.ipynb #30ee9d3d
+def _check_all(folder, n):
+    "Are the files still there? Someone may empty the folder meanwhile."
+    if len(os.listdir(folder)) < n:
+        raise FileNotFoundError(errno.ENOENT, 'scenes were deleted meanwhile', str(folder))
+
 # %% ../../nbs/data/13_scenes.ipynb #47cb09ea
 def make_scenes(
     dest:str|Path, # folder to make
@@ -238,6 +244,7 @@ def make_scenes(
         for l in pool.map(draw, jobs):
             labels.append(l)
             step()
+        _check_all(tmp/'images', len(jobs))
         rows = [f'{name},{l},{valid}' for (name,_,valid),l in zip(jobs, labels)]
         files = {'labels.csv': ['fname,labels,is_valid', *rows], 'classes.txt': CATEGORIES,
                  'novel.txt': NOVEL}
