@@ -29,10 +29,11 @@ def test_a_share_of_the_cores(laso, monkeypatch, quota, given, want):
 @pytest.mark.parametrize('given,want', [({}, '1000'), (dict(GOMP_SPINCOUNT='7'), '7'), (dict(OMP_WAIT_POLICY='ACTIVE'), None)])
 def test_threads_that_wait(laso, monkeypatch, given, want):
     "They soon sleep, so that a busy machine computes, unless the user says otherwise."
-    for o in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'): monkeypatch.delenv(o, raising=False)
+    for o in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'):   # set first, so that what the command sets is undone
+        monkeypatch.setenv(o, '')
+        monkeypatch.delenv(o)
     for o,v in given.items(): monkeypatch.setenv(o, v)
     assert laso('--version')[0] == 0 and os.environ.get('GOMP_SPINCOUNT') == want
-    monkeypatch.setenv('GOMP_SPINCOUNT', '')   # so that what the command set is undone
 
 def photographs(folder, n):
     "Twelve megapixels each."

@@ -47,9 +47,10 @@ def _seconds(f, repeat=1):
 
 def repeats(
     device:str, # cpu or cuda
+    most:int=50, # on a GPU
 ) -> int:
     "How often a short job is done for one reading of the clock."
-    return 1 if device == 'cpu' else 50
+    return 1 if device == 'cpu' else most
 
 def median_times(
     *fs, # what to time, without arguments
@@ -214,7 +215,7 @@ def training_rates(
     work,rows = [_operations(*s)*1e-9 for s in steps],[]
     for _ in range(n):
         for (way,_,size,dtype),step,flops in zip(cases, steps, work):
-            t = _seconds_of_step(way, step, 1 if device == 'cpu' else 10)
+            t = _seconds_of_step(way, step, repeats(device, 10))
             rate = matrix_rate(size, 2*d, d, dtype, device)
             rows.append(dict(way=way, bs=size, dtype=str(dtype)[6:], pairs_per_s=size/t,
                              of_matrix_rate=flops/t/rate, gflops_matrix=rate))

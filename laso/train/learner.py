@@ -69,9 +69,9 @@ class PairDL(DataLoader):
 @patch
 def to(self:PairDL, device):
     "Batches go to `device`, and the features lie there, if a GPU has room for them and the work."
-    self.device,on_gpu = device,torch.device(device).type == 'cuda' and isinstance(self.x, Tensor)
-    fits = on_gpu and 4*self.x.nbytes < torch.cuda.mem_get_info(device)[0]
-    if fits: self.x = self.x.to(device)
+    self.device = device
+    if torch.device(device).type != 'cuda' or not isinstance(self.x, Tensor): return
+    if 4*self.x.nbytes < torch.cuda.mem_get_info(device)[0]: self.x = self.x.to(device)
 
 @patch
 def draw(self:PairDL) -> Tensor: # rows of the table, (n, 2)

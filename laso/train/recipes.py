@@ -58,9 +58,9 @@ def _loaders(dl, rows, held, device, n_pairs, bs, seed):
     valid = dl(held if len(held) else rows, n_pairs=1024, redraw=False, bs=bs, seed=seed)
     return DataLoaders(train, valid, device=usable_device(device))
 
-def _dl(table): return partial(PairDL, table.x, table.base_labels)
-
 def _scores(): return [OperatorAP(op) for op in OPS]
+
+def _dl(table): return partial(PairDL, table.x, table.base_labels)
 
 # %% ../../nbs/train/53_recipes.ipynb #8536160a
 def mix_apart(
