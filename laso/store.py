@@ -323,7 +323,10 @@ def content_digest(
             f.seek(job[1])
             return hashlib.blake2b(f.read(BLOCK), digest_size=20).digest()
     jobs = [(name, i) for name,size,*_ in files for i in range(0, max(1, size), BLOCK)]
-    with ThreadPoolExecutor(4) as ex: blocks = b''.join(ex.map(block, jobs))
+    n = 1+len(jobs)//64   # thousands of small files would make too many jobs
+    some = [jobs[i:i+n] for i in range(0, len(jobs), n)]
+    with ThreadPoolExecutor(4) as ex:
+        blocks = b''.join(ex.map(lambda js: b''.join(map(block, js)), some))
     return digest([o[:2] for o in files], blocks)
 
 # %% ../nbs/01_store.ipynb #9adc3225

@@ -31,7 +31,7 @@ from ..data.folder import ImageSet
 from ..data.layouts import load_data
 from ..evaluate.metrics import by_group,pr_curves
 from ..features.backbones import Backbone,create_backbone,save_weights
-from ..features.extract import extract,kept_memory
+from ..features.extract import extract,kept_memory,native_bf16
 from ..features.table import FeatureTable
 from ..ops.kinds import set_ops,SetOps
 from laso.ops.evaluation import (class_columns,evaluate,evaluate_expressions,evaluation_heads,
@@ -68,7 +68,7 @@ TUNED = ' (and fine-tuning on the base classes)'
 def features_for(
     cfg:BenchConfig, # the settings
     *, scored:bool=False, # refuse images that the evaluations can't score
-    bf16:bool=False, # compute features in bfloat16
+    bf16:bool=False, # compute features of a frozen backbone in bfloat16, too
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Images, the backbone after phase 1, and the table of features."
@@ -84,6 +84,7 @@ def features_for(
     if not cfg.frozen:
         backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed,
                              drop_novel=cfg.drop_novel, class_balanced=cfg.class_balanced)
+        bf16 = bf16 or native_bf16(next(backbone.parameters()).device)
     return images,backbone,extract(images, backbone, bf16=bf16, **kwargs)
 
 # %% ../../nbs/bench/73_run.ipynb #133716bc

@@ -13,9 +13,10 @@ Graphics from Twemoji, Copyright 2019 Twitter, Inc and other contributors, CC-BY
 __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_scenes', 'scenes_folder']
 
 # %% ../../nbs/data/13_scenes.ipynb #3e4d62ea
-import errno,importlib.metadata,importlib.util,math,os
-from concurrent.futures import ThreadPoolExecutor
+import errno,importlib.metadata,importlib.util,math,os,sys
 from functools import lru_cache,partial
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -205,14 +206,25 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-def _n_threads(n_workers):
-    if n_workers is None: n_workers = min(2, usable_cores())
-    return max(1, n_workers)
+# %% ../../nbs/data/13_scenes.ipynb #061408f5
+class _Scenes:
+    "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
+    def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
+    def __len__(self): return len(self.splits)
+    def __getitem__(self, n):
+        if n >= len(self): raise IndexError(n)
+        im,labels = draw_scene(self.seed, *self.splits[n], self.size)
+        file = BytesIO()
+        im.save(file, 'JPEG', quality=92, subsampling=0)
+        return file.getvalue(),' '.join(labels)
 
-def _write_scene(path, seed, index, valid, size) -> str: # labels, separated by spaces
-    im,labels = draw_scene(seed, index, valid, size)
-    im.save(path, quality=92, subsampling=0)
-    return ' '.join(labels)
+def _drawn(scenes, n_workers):
+    "All scenes in turn."
+    if n_workers is None: n_workers = usable_cores() if len(scenes) > 1000 else 1
+    if n_workers < 2 or sys.platform != 'linux': return iter(scenes)
+    from torch.utils.data import DataLoader
+    return chain.from_iterable(DataLoader(scenes, 64, collate_fn=list, num_workers=n_workers,
+                                          multiprocessing_context='fork'))
 
 # %% ../../nbs/data/13_scenes.ipynb #30ee9d3d
 def _check_all(folder, n):
@@ -228,24 +240,23 @@ def make_scenes(
     n_valid:int=3000, # validation scenes, 0 or more
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
-    n_workers:int|None=None, # threads, by default 2 where there are 2 processors
+    n_workers:int|None=None, # processes; by default one a processor, for more than 1,000 scenes
     show:bool|None=None, # False: do not say how far it is
 ) -> Path: # `dest`
     "Write a folder of scenes with `images/`, `labels.csv`, `classes.txt` and `novel.txt`."
     _check_counts(n_train, n_valid, size, seed)
     _check_new(dest)
     splits = [(i, False) for i in range(n_train)] + [(i, True) for i in range(n_valid)]
-    jobs = [(f'{n:05}.jpg', i, valid) for n,(i,valid) in enumerate(splits)]
-    with (atomic_path(dest) as tmp, ThreadPoolExecutor(_n_threads(n_workers)) as pool,
-          progress('drawing scenes', len(jobs), show=show) as step):
+    names,labels = [f'{n:05}.jpg' for n in range(len(splits))],[]
+    _assets()   # refuses what can't be drawn
+    with atomic_path(dest) as tmp, progress('drawing scenes', len(splits), show=show) as step:
         (tmp/'images').mkdir(parents=True)
-        draw = lambda job: _write_scene(tmp/'images'/job[0], seed, job[1], job[2], size)
-        labels = []
-        for l in pool.map(draw, jobs):
+        for name,(file,l) in zip(names, _drawn(_Scenes(splits, seed, size), n_workers)):
+            (tmp/'images'/name).write_bytes(file)
             labels.append(l)
             step()
-        _check_all(tmp/'images', len(jobs))
-        rows = [f'{name},{l},{valid}' for (name,_,valid),l in zip(jobs, labels)]
+        _check_all(tmp/'images', len(names))
+        rows = [f'{name},{l},{valid}' for name,l,(_,valid) in zip(names, labels, splits)]
         files = {'labels.csv': ['fname,labels,is_valid', *rows], 'classes.txt': CATEGORIES,
                  'novel.txt': NOVEL}
         for name,lines in files.items():

@@ -252,7 +252,8 @@ def precision_recall_plot(
     return fig
 
 def _best_precision(g, at):
-    return np.array([g.precision[g.recall >= r-1e-9].max() for r in at])
+    precision,recall = g.precision.values,g.recall.values
+    return np.array([precision[recall >= r-1e-9].max() for r in at])
 
 # %% ../../nbs/evaluate/23_plots.ipynb #b9217295
 def save_figure(

@@ -18,7 +18,7 @@ import ast,itertools,warnings
 from contextlib import nullcontext,suppress
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
 from ..progress import progress
 from ..data.labels import check_splits,draw_pairs
@@ -39,15 +39,22 @@ def class_columns(
 def evaluation_heads(
     table:FeatureTable, # features with labels and splits
     *, l2:float=.3, # penalty on the classifiers' weights
+    tol:float=1e-4, # how exact they are, as of `fit_heads`
 ) -> dict: # 'seen' and 'unseen' -> classifier of these classes
     "The evaluation classifiers, trained on real features of the training images."
-    def fit(cols): return fit_linear(table.x, table.labels[:,cols], l2=l2, rows=table.train_ids)
-    return {c: fit(cols) for c,cols in class_columns(table).items()}
+    head = fit_linear(table.x, table.labels, l2=l2, tol=tol, rows=table.train_ids)   # all at once
+    return {c: _outputs(head, cols) for c,cols in class_columns(table).items()}
+
+def _outputs(head, cols):
+    "The classifier of some classes alone."
+    res = nn.Linear(head.in_features, len(cols)).requires_grad_(False)
+    res.weight.copy_(head.weight[cols]); res.bias.copy_(head.bias[cols])
+    return res
 
 def untouched(
     table:FeatureTable, # features with labels and splits
     cols:Tensor, # columns of the classes
-    head:torch.nn.Module, # the evaluation classifier of these classes
+    head:nn.Module, # the evaluation classifier of these classes
     rows:Tensor|None=None, # that are scored; by default each validation image once
 ) -> Tensor: # average precision of each class, (n_cols,) in [0,1]
     "How well the features of the validation images are classified."
@@ -91,7 +98,7 @@ def score_operator(
     ops:SetOps, # operators
     op:str, # one of `OPS`
     cols:Tensor, # columns of the classes
-    head:torch.nn.Module, # the evaluation classifier of these classes
+    head:nn.Module, # the evaluation classifier of these classes
     pairs:Tensor, # rows of the table, (n_pairs, 2)
     **rule, # `sources_count` of `retrieval_iou`
 ) -> tuple: # two dictionaries: classification, retrieval
@@ -252,7 +259,7 @@ def score_expression(
     ops:SetOps, # operators
     e:Expression, # k names
     cols:Tensor, # columns of the classes
-    head:torch.nn.Module, # the evaluation classifier of these classes
+    head:nn.Module, # the evaluation classifier of these classes
     rows:Tensor, # rows of the table, (n, k)
 ) -> tuple: # two dictionaries: classification, retrieval
     "How well the results of one expression are classified, and what they retrieve."
