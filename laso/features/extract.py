@@ -49,9 +49,9 @@ class _Sized(Dataset):
 def default_bs(
     backbone:Backbone, # whose input size counts
 ) -> int:
-    "64 images on a GPU; on a processor as many pixels as 16 images of 128 by 128."
+    "64 images on a GPU; on a processor as many pixels as 32 images of 128 by 128."
     if next(backbone.parameters()).is_cuda: return 64
-    return max(1, 16*128**2//backbone.size**2)
+    return max(1, 32*128**2//backbone.size**2)
 
 # %% ../../nbs/features/33_extract.ipynb #b48312c0
 def _batches(images, size, bs, num_workers, readers):
