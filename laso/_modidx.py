@@ -369,6 +369,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'laso.data.scenes._graphic': ('data/scenes.html#_graphic', 'laso/data/scenes.py'),
                                   'laso.data.scenes._grey': ('data/scenes.html#_grey', 'laso/data/scenes.py'),
                                   'laso.data.scenes._labels': ('data/scenes.html#_labels', 'laso/data/scenes.py'),
+                                  'laso.data.scenes._n_workers': ('data/scenes.html#_n_workers', 'laso/data/scenes.py'),
                                   'laso.data.scenes._noise': ('data/scenes.html#_noise', 'laso/data/scenes.py'),
                                   'laso.data.scenes._object': ('data/scenes.html#_object', 'laso/data/scenes.py'),
                                   'laso.data.scenes._recolour': ('data/scenes.html#_recolour', 'laso/data/scenes.py'),

@@ -386,11 +386,11 @@ def test_chunks_deleted_before_they_are_joined(backbone, tmp_path, monkeypatch):
 def test_scenes_deleted_while_they_are_drawn(tmp_path, monkeypatch):
     "A folder with holes is none."
     from laso.data import scenes
-    write = scenes._write_scene
-    def deleted(path, *args):
-        res = write(path, *args)
-        if path.name == '00001.jpg': path.unlink()
-        return res
-    monkeypatch.setattr(scenes, '_write_scene', deleted)
+    drawn = scenes._drawn
+    def deleted(*args):
+        for n,scene in enumerate(drawn(*args)):
+            yield scene   # which is written meanwhile
+            if n == 1: next(tmp_path.rglob('00001.jpg')).unlink()
+    monkeypatch.setattr(scenes, '_drawn', deleted)
     with pytest.raises(FileNotFoundError, match='deleted'): scenes.make_scenes(tmp_path/'scenes', n_train=3, n_valid=1, size=32)
     assert not (tmp_path/'scenes').exists()

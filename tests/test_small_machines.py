@@ -12,8 +12,8 @@ def test_one_core():
     code = '''import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import torch
 from laso.core import usable_cores
-from laso.data.scenes import _n_threads
-print(torch.get_num_threads(), usable_cores(), _n_threads(None))'''
+from laso.data.scenes import _n_workers
+print(torch.get_num_threads(), usable_cores(), _n_workers(11000))'''
     env = {k: v for k,v in os.environ.items() if k not in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout == '1 1 1\n'
 

@@ -206,7 +206,7 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-# %% ../../nbs/data/13_scenes.ipynb #061408f5
+# %% ../../nbs/data/13_scenes.ipynb #3eab5ad7
 class _Scenes:
     "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
     def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
@@ -218,9 +218,12 @@ class _Scenes:
         im.save(file, 'JPEG', quality=92, subsampling=0)
         return file.getvalue(),' '.join(labels)
 
+def _n_workers(n_scenes):
+    "Processes that are worth their start."
+    return usable_cores() if n_scenes > 1000 else 1
+
 def _drawn(scenes, n_workers):
     "All scenes in turn."
-    if n_workers is None: n_workers = usable_cores() if len(scenes) > 1000 else 1
     if n_workers < 2 or sys.platform != 'linux': return iter(scenes)
     from torch.utils.data import DataLoader
     return chain.from_iterable(DataLoader(scenes, 64, collate_fn=list, num_workers=n_workers,
@@ -248,6 +251,7 @@ def make_scenes(
     _check_new(dest)
     splits = [(i, False) for i in range(n_train)] + [(i, True) for i in range(n_valid)]
     names,labels = [f'{n:05}.jpg' for n in range(len(splits))],[]
+    n_workers = n_workers or _n_workers(len(splits))
     _assets()   # refuses what can't be drawn
     with atomic_path(dest) as tmp, progress('drawing scenes', len(splits), show=show) as step:
         (tmp/'images').mkdir(parents=True)

@@ -96,7 +96,7 @@ _blocks = []   # that are not left
 
 @contextmanager
 def kept_memory():
-    "Memory that is freed stays with this process until the block ends."
+    "Memory that is freed stays with this process until the block, or one within it, ends."
     libc = ctypes.CDLL(None) if platform.libc_ver()[0] == 'glibc' else None
     trim,mmap_threshold,mmap_max = -1,-3,-4   # glibc's names for these settings, malloc.h
     if libc: libc.mallopt(mmap_max, 0); libc.mallopt(trim, -1)
@@ -107,7 +107,7 @@ def kept_memory():
         if libc and not _blocks:   # where glibc's own adaptation ends
             for setting in ((mmap_max, 2**16), (mmap_threshold, 2**25), (trim, 2**26)):
                 libc.mallopt(*setting)
-            libc.malloc_trim(0)
+        if libc: libc.malloc_trim(0)
 
 # %% ../../nbs/features/33_extract.ipynb #35605291
 def native_bf16(
