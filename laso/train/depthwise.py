@@ -66,9 +66,10 @@ class DepthwiseStrips(TorchFunctionMode):
 
 def _two(o): return (o, o) if isinstance(o, int) else tuple(o)
 
-def _conv2d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    x,w = input,weight
     trained = torch.is_grad_enabled() and w.requires_grad and x.device.type == 'cpu'
-    depthwise = groups == len(w) == x.shape[1] and _two(dilation) == (1, 1)
+    depthwise = x.dim() == 4 and groups == len(w) == x.shape[1] and _two(dilation) == (1, 1)
     if not (trained and depthwise) or isinstance(padding, str):
         return torch.conv2d(x, w, bias, stride, padding, dilation, groups)
     if torch.is_autocast_enabled('cpu'):
