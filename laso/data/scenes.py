@@ -206,7 +206,7 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-# %% ../../nbs/data/13_scenes.ipynb #3eab5ad7
+# %% ../../nbs/data/13_scenes.ipynb #34eb4183
 class _Scenes:
     "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
     def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
@@ -220,7 +220,7 @@ class _Scenes:
 
 def _n_workers(n_scenes):
     "Processes that are worth their start."
-    return usable_cores() if n_scenes > 1000 else 1
+    return min(8, usable_cores()) if n_scenes > 1000 else 1
 
 def _drawn(scenes, n_workers):
     "All scenes in turn."
@@ -243,7 +243,7 @@ def make_scenes(
     n_valid:int=3000, # validation scenes, 0 or more
     size:int=128, # side in pixels, 16 or more
     seed:int=0, # 0 or more
-    n_workers:int|None=None, # processes; by default one a processor, for more than 1,000 scenes
+    n_workers:int|None=None, # processes; for more than 1,000 scenes one a processor, up to 8
     show:bool|None=None, # False: do not say how far it is
 ) -> Path: # `dest`
     "Write a folder of scenes with `images/`, `labels.csv`, `classes.txt` and `novel.txt`."
