@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 with atheris.instrument_imports(include=['laso', 'PIL']):
     import PIL.GifImagePlugin, PIL.PngImagePlugin, PIL.TiffImagePlugin, PIL.WebPImagePlugin
-    from laso.data import decode as files, folder, layouts
+    from laso.data import decode, files, folder, layouts
     from laso.data.archives import check_archive
     from laso.lab import official
     from laso.tag import tagger
@@ -58,8 +58,8 @@ def voc(b):
     (FOLDER/'Annotations'/'000001.xml').write_bytes(b)
     layouts.read_voc(FOLDER)
 
-TARGETS = dict(operators=of_operators, pickle=of_pickle, coco=coco, voc=voc, csv=csv, tensors=of_file(files.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(files.read_array),
-               picture=of_file(files.open_image), archive=of_file(check_archive), checkpoint=of_file(official.read_weights))
+TARGETS = dict(operators=of_operators, pickle=of_pickle, coco=coco, voc=voc, csv=csv, tensors=of_file(decode.read_tensors), tagger=of_tagger, json=files.parse_json, array=of_file(decode.read_array),
+               picture=of_file(decode.open_image), archive=of_file(check_archive), checkpoint=of_file(official.read_weights))
 
 def seeds(target):
     "A few good files to start from."
@@ -84,7 +84,7 @@ def seeds(target):
         return [f.getvalue()]
     if target == 'picture':
         im,res = Image.new('RGB', (5, 4), 'red'),[]
-        for fmt in files.FORMATS: im.quantize(4).save(f := io.BytesIO(), fmt) if fmt == 'GIF' else im.save(f := io.BytesIO(), fmt); res.append(f.getvalue())
+        for fmt in decode.FORMATS: im.quantize(4).save(f := io.BytesIO(), fmt) if fmt == 'GIF' else im.save(f := io.BytesIO(), fmt); res.append(f.getvalue())
         return res
     backbone = create_backbone('test_efficientnet', size=32, weights='random')
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 "Commands that are killed at random moments: what they leave is whole, and the next run ends as if nothing had happened."
 import os, random, shutil, signal, subprocess, sys, time
+from pathlib import Path
 import pytest
 from forked import OUT, SMALL, needs_fork
 
@@ -91,3 +92,25 @@ def test_interrupted(sig, status, n, reference, server, tmp_path):
         finished = ref.check(cache, out)
         assert server.run(*ref.args(out), cache=cache)[0] == 0
         ref.check_end(cache, out, finished)
+
+IDLE = '''import time
+from laso.data.scenes import _Scenes, _drawn
+scenes = _drawn(_Scenes([(i, False) for i in range(3000)], 0, 128), 2)
+next(scenes)
+time.sleep(2)   # meanwhile the others fill what they hand over
+print('ready', flush=True)
+time.sleep(60)'''
+
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGKILL])
+def test_those_who_draw_end_too(sig):
+    "Processes that draw scenes do not outlive the one that asked them to, however that ends."
+    p = subprocess.Popen([sys.executable, '-c', IDLE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    assert p.stdout.readline() == 'ready\n'
+    drawing = Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()
+    os.killpg(p.pid, sig) if sig == signal.SIGINT else p.kill()
+    p.wait(30)
+    until = time.monotonic()+60
+    while left := [o for o in drawing if Path(f'/proc/{o}').exists()]:
+        assert time.monotonic() < until, left
+        time.sleep(.1)
+    assert len(drawing) == 2

@@ -16,7 +16,6 @@ __all__ = ['CATEGORIES', 'VALID_ONLY', 'NOVEL', 'CONTEXTS', 'draw_scene', 'make_
 import errno,importlib.metadata,importlib.util,math,os,sys
 from functools import lru_cache,partial
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -206,7 +205,7 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-# %% ../../nbs/data/13_scenes.ipynb #34eb4183
+# %% ../../nbs/data/13_scenes.ipynb #fbcf3832
 class _Scenes:
     "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
     def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
@@ -225,9 +224,16 @@ def _n_workers(n_scenes):
 def _drawn(scenes, n_workers):
     "All scenes in turn."
     if n_workers < 2 or sys.platform != 'linux': return iter(scenes)
+    import torch
     from torch.utils.data import DataLoader
-    return chain.from_iterable(DataLoader(scenes, 64, collate_fn=list, num_workers=n_workers,
-                                          multiprocessing_context='fork'))
+    def packed(some):   # files as one tensor, which goes through shared memory and not through a pipe
+        files,labels = zip(*some)
+        joined = torch.frombuffer(bytearray(b''.join(files)), dtype=torch.uint8)
+        return joined, list(map(len, files)), labels
+    batches = DataLoader(scenes, 64, collate_fn=packed, num_workers=n_workers,
+                         multiprocessing_context='fork')
+    return ((file.numpy().tobytes(), l) for joined,lengths,labels in batches
+            for file,l in zip(joined.split(lengths), labels))
 
 # %% ../../nbs/data/13_scenes.ipynb #30ee9d3d
 def _check_all(folder, n):
