@@ -205,7 +205,7 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-# %% ../../nbs/data/13_scenes.ipynb #fbcf3832
+# %% ../../nbs/data/13_scenes.ipynb #6f3a5e31
 class _Scenes:
     "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
     def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
@@ -226,7 +226,7 @@ def _drawn(scenes, n_workers):
     if n_workers < 2 or sys.platform != 'linux': return iter(scenes)
     import torch
     from torch.utils.data import DataLoader
-    def packed(some):   # files as one tensor, which goes through shared memory and not through a pipe
+    def packed(some):   # as one tensor, files go through shared memory and not through a pipe
         files,labels = zip(*some)
         joined = torch.frombuffer(bytearray(b''.join(files)), dtype=torch.uint8)
         return joined, list(map(len, files)), labels
