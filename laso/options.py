@@ -108,7 +108,7 @@ Balanced = flag('--balanced', 'Few-shot scores on images resampled to balance cl
 Methods = option(Optional[list[str]], 'A further few-shot method: a name, such as ridge, or a '
                  'function of your own, FILE.py:FUNCTION; several times.')
 Log = option(Optional[list[str]], 'A log beside history.csv: tensorboard, wandb or mlflow.')
-BF16 = flag('--bf16', 'Compute in bfloat16, as fine-tuned networks do where there are units for it.')
+BF16 = flag('--bf16', 'Compute in bfloat16, as fine-tuned networks do if there are units for it.')
 OpsBF16 = flag('--bf16', 'Train in bfloat16; for kinds with large matrix products.')
 BatchSize = option(Optional[int], 'Pairs a batch.  [default: that of the kind of operators]')
 FileColumn = option(Optional[str], 'Column of labels.csv that names files.  [default: fname]')
