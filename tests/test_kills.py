@@ -93,7 +93,8 @@ def test_interrupted(sig, status, n, reference, server, tmp_path):
         assert server.run(*ref.args(out), cache=cache)[0] == 0
         ref.check_end(cache, out, finished)
 
-IDLE = '''import time
+IDLE = '''import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a background job of a shell ignores it
 from laso.data.scenes import _Scenes, _drawn
 scenes = _drawn(_Scenes([(i, False) for i in range(3000)], 0, 128), 2)
 next(scenes)
