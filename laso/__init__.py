@@ -91,7 +91,7 @@ Modules:
 - `laso.tag.start`: A network, features that suit the tags, what their names say, and operators that need no base classes
 - `laso.tag.tagger`: A few images with tags make a tagger; it can be taught more, written to one file and given to others
 - `laso.train.callbacks`: Logs of a training, its checkpoints, and its random numbers: what was stopped ends with the same bits
-- `laso.train.depthwise`: Their gradients in strips, several times as fast on a processor
+- `laso.train.depthwise`: Gradients of depthwise filters in strips, several times as fast on a processor
 - `laso.train.end_to_end`: The backbone trained together with the operators, on pairs of images
 - `laso.train.finetune`: Phase 1: a backbone is trained on the base classes with a linear head
 - `laso.train.learner`: Pairs of feature vectors in, three operators out: batches, scores, schedules and a fastai `Learner`

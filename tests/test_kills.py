@@ -102,6 +102,7 @@ time.sleep(2)   # meanwhile the others fill what they hand over
 print('ready', flush=True)
 time.sleep(60)'''
 
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGKILL])
 def test_those_who_draw_end_too(sig):
     "Processes that draw scenes do not outlive the one that asked them to, however that ends."

@@ -205,13 +205,12 @@ def _check_new(dest):
         raise InputError(f"expected a folder that is empty or absent, found {dest}; "
                          "choose another one or remove it")
 
-# %% ../../nbs/data/13_scenes.ipynb #6f3a5e31
+# %% ../../nbs/data/13_scenes.ipynb #28d5c581
 class _Scenes:
     "Scenes by number, each as the bytes of a JPEG file and its labels, separated by spaces."
     def __init__(self, splits, seed, size): self.splits,self.seed,self.size = splits,seed,size
     def __len__(self): return len(self.splits)
     def __getitem__(self, n):
-        if n >= len(self): raise IndexError(n)
         im,labels = draw_scene(self.seed, *self.splits[n], self.size)
         file = BytesIO()
         im.save(file, 'JPEG', quality=92, subsampling=0)

@@ -1,4 +1,4 @@
-"""Their gradients in strips, several times as fast on a processor
+"""Gradients of depthwise filters in strips, several times as fast on a processor
 
 A depthwise filter sees one channel. Small networks for images are made of them, and of products of matrices. Within
 `DepthwiseStrips` the gradients of such filters are computed in a way that is fast on processors. Values and
