@@ -141,7 +141,7 @@ def head(self:Stack,
         parts.append((made, twice, self.head_inter*each))
     if t.ops and self.head_pairs: parts += self.made_pairs(t)
     z,y,s = map(torch.cat, zip(*parts))
-    return fit_heads(z[None], y[None], s=s[None], l2=self.l2, tol=1e-3)[0]
+    return fit_heads(z[None], y[None], s=s[None], l2=self.l2)[0]
 
 @patch
 def made_pairs(self:Stack, t):

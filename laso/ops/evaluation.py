@@ -39,10 +39,9 @@ def class_columns(
 def evaluation_heads(
     table:FeatureTable, # features with labels and splits
     *, l2:float=.3, # penalty on the classifiers' weights
-    tol:float=1e-4, # how exact they are, as of `fit_heads`
 ) -> dict: # 'seen' and 'unseen' -> classifier of these classes
     "The evaluation classifiers, trained on real features of the training images."
-    head = fit_linear(table.x, table.labels, l2=l2, tol=tol, rows=table.train_ids)   # all at once
+    head = fit_linear(table.x, table.labels, l2=l2, rows=table.train_ids)   # all at once
     return {c: _outputs(head, cols) for c,cols in class_columns(table).items()}
 
 def _outputs(head, cols):

@@ -274,7 +274,7 @@ def concept_classifier(
     "A classifier of the concepts that vary most."
     varied = x[:,x.var(0).topk(min(n, x.shape[1])).indices]
     shown = varied > varied.quantile(1-share, dim=0)
-    return fit_linear(x, shown.float(), l2=l2, tol=1e-3)
+    return fit_linear(x, shown.float(), l2=l2)
 
 # %% ../../nbs/ops/41_logic.ipynb #706bae3c
 def latent_directions(

@@ -134,7 +134,7 @@ def blend_scores(
     "mAP of every blend, on pseudo-novel splits."
     res = []
     for seed,t in enumerate(tables):
-        heads,x = evaluation_heads(t, tol=1e-3),t.features(t.train_ids)
+        heads,x = evaluation_heads(t),t.features(t.train_ids)
         for classes,cols in class_columns(t).items():
             pairs = evaluation_pairs(t, cols, n_pairs=n_pairs, seed=seed)
             for op in OPS:
