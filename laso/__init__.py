@@ -78,6 +78,7 @@ Modules:
 - `laso.options`: What the commands share: their options, and the program that they belong to
 - `laso.own`: `FILE.py:FUNCTION` on the command line: found, looked at before anything long begins, and run
 - `laso.owned`: A file gives way only to who wrote it: journals, and files that laso knows as its own
+- `laso.products`: As exact as any in 32 bits, and twice as fast on some processors
 - `laso.progress`: What takes long says what it does and how long it still takes, on a terminal and in a log
 - `laso.store`: Files that are whole or absent, a cache, and names for content
 - `laso.tag.backgrounds`: A few photographs of other things, so that a tagger can say no

@@ -13,6 +13,7 @@ __all__ = ['nearest', 'query_iou', 'retrieval_iou', 'faiss_index']
 import torch
 from torch import Tensor
 from ..core import InputError
+from ..products import exact_products,fast_products
 from .metrics import label_iou
 
 # %% ../../nbs/evaluate/22_retrieval.ipynb #50e2ec2b
@@ -89,8 +90,7 @@ def _search(q, b, start, k, exclude, metric, chunk):
     if not (low > -1e15 and high < 1e15):   # nor NaN
         raise ValueError("expected finite features below 1e15, got larger ones, infinity or NaN")
     exclude = torch.where((exclude >= start) & (exclude < start+len(b)), exclude-start, -1)
-    precise = torch.get_float32_matmul_precision() == 'highest'   # else products may have 8 bits
-    dtype = torch.float32 if precise else torch.float64
+    dtype = torch.float32 if exact_products() else torch.float64   # else products may have 8 bits
     rq,rb = ((o-b.mean(0)).to(dtype) for o in (q, b))
     norms = rb.norm(dim=1).square()
     at = (slice(i, i+chunk) for i in range(0, max(len(q), 1), chunk))
@@ -98,6 +98,7 @@ def _search(q, b, start, k, exclude, metric, chunk):
     return torch.cat(dist), torch.cat(rows)+start
 
 # %% ../../nbs/evaluate/22_retrieval.ipynb #88bd0bec
+@fast_products()
 def nearest(
     queries:Tensor, # features, (n_queries, d)
     database:Tensor, # features, (n, d)

@@ -15,6 +15,7 @@ import torch
 from fastcore.meta import delegates
 from torch import nn,Tensor
 from ..core import InputError
+from ..products import fast_products
 
 # %% ../../nbs/features/34_heads.ipynb #f0bf17e1
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
@@ -56,16 +57,29 @@ def _in_plane(slope, curve, one, two, moves):
     i,j = i.where(moves, 0),j.where(moves, 0)
     return _sum(_scaled(i, one), _scaled(j, two)),i*a+j*b
 
-FARTHEST = 30   # no step moves a logit by more: curvature tells nothing of what is that far
-
+# %% ../../nbs/features/34_heads.ipynb #9c0d1e02
 def _error(y, unknown, r=1., back=1., offset=0.):
-    "A function of logits that gives how wrong they are, and the curvature; both of weighted examples."
+    "A function of weighted logits that gives both, weighted as well."
     def error(u):
         p = (u*back + offset).sigmoid()
         g,c = r*(p-y),p*(1-p)
         return (g.nan_to_num(0), c.masked_fill(y.isnan(), 0)) if unknown else (g, c)
     return error
 
+FARTHEST = 30   # no step moves a logit by more: curvature tells nothing of what is that far
+
+def _shortened(w, step, down, error, inner):
+    "The end of a step that is halved until it does not climb there, the step, and the error."
+    for _ in range(20):
+        new = _sum(w, step)
+        g,c = error(new[1])
+        far = (g*step[1]).sum(-2) + inner(new, step) > -down/2
+        if not far.any(): break
+        half = torch.where(far, .5, 1.)
+        step,down = _scaled(half, step),half*down
+    return new,step,(g, c)
+
+# %% ../../nbs/features/34_heads.ipynb #9c0d1e03
 def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
     "The weights of all classes at once, and each class in a plane of its own."
     zero,u = y.new_zeros(*y.shape[:-2], inv.shape[-1], y.shape[-1]),torch.zeros_like(y)
@@ -81,25 +95,19 @@ def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
         step,down = _in_plane(slope, curve, d, step, moves)
         near = (FARTHEST/(back*step[1]).abs().amax(-2)).clamp(max=1)
         step,down = _scaled(near, step),near*down
-        for _ in range(20):
-            new = _sum(w, step)
-            g,c = error(new[1])
-            up = (g*step[1]).sum(-2) + inner(new, step)
-            if not (far := up > -down/2).any(): break
-            cut = torch.where(far, .5, 1.)
-            step,down = _scaled(cut, step),cut*down
-        w = new
+        w,step,(g,c) = _shortened(w, step, down, error, inner)
         if step[0].abs().amax() <= tol*w[0].abs().amax(): break
     return w[0]
 
 # %% ../../nbs/features/34_heads.ipynb #624d2cc6
+@fast_products()
 def fit_heads(
     x:Tensor, # features, (n_heads, n, d); scale them so that a row has a norm of about 1
     y:Tensor, # multi-hot labels, (n_heads, n, n_lbl) in [0,1], soft ones too; NaN where unknown
     *, s:Tensor|None=None, # weights of the examples, (n_heads, n), 0 for padding; 1 by default
     l2:float|Tensor=.01, # λ, the penalty on the weights, above 0; one number or (n_heads,)
     offset:Tensor|float=0., # added to the logits, (n_heads, n, n_lbl)
-    tol:float=1e-3, # stop when no weight moves by more than this part of the largest
+    tol:float=1e-4, # stop when no weight moves by more than this part of the largest
     max_iter:int=500, # steps at the most
 ) -> Tensor: # weights, (n_heads, d+1, n_lbl), the last row is the bias
     "The optimal linear multi-label classifier of each training set."
@@ -111,7 +119,7 @@ def fit_heads(
     m = f.mT @ f
     unknown = _check_numbers(m, y)
     inv,back = _inverse(m, y, l2),torch.where(r > 0, 1/r, 0)
-    w = _minimise(lambda d: f @ d, lambda g: f.mT @ g, inv, y, l2=l2, back=back, tol=tol,
+    w = _minimise(lambda d: f @ d, lambda g: (g.mT @ f).mT, inv, y, l2=l2, back=back, tol=tol,
                   max_iter=max_iter, error=_error(y, unknown, r, back, offset))
     return w if f is x else x.mT @ torch.linalg.solve_triangular(f.mT, w, upper=True)
 
@@ -123,6 +131,7 @@ def _in_fewer(x):
     return torch.linalg.cholesky_ex(k)[0].to(x.dtype)
 
 # %% ../../nbs/features/34_heads.ipynb #c3805657
+@fast_products()
 def apply_heads(
     w:Tensor, # weights of `fit_heads`, (n_heads, d+1, n_lbl)
     x:Tensor, # features, (n, d) for all heads or (n_heads, n, d)
@@ -136,7 +145,7 @@ def apply_heads(
 # %% ../../nbs/features/34_heads.ipynb #b31d54ec
 LARGE = 2**24   # more numbers are read in pieces
 
-def _fit_large(x, y, rows, scale, l2, tol=1e-3, max_iter=500):
+def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=500):
     "What `fit_heads` gives for `rows` of `x` divided by `scale`, which are read 16,384 at a time."
     rows = rows.sort().values
     shape = (min(2**14, len(rows)), x.shape[1]+1)
@@ -157,6 +166,7 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-3, max_iter=500):
 
 # %% ../../nbs/features/34_heads.ipynb #a3076e84
 @delegates(fit_heads)
+@fast_products()
 def fit_linear(
     x:Tensor, # features, (n, d); float16 or on disk, too
     y:Tensor, # multi-hot labels, (n, n_lbl), NaN where unknown
@@ -173,6 +183,7 @@ def fit_linear(
     res.weight.copy_(w[:-1].T/scale); res.bias.copy_(w[-1])
     return res
 
+# %% ../../nbs/features/34_heads.ipynb #9c0d1e04
 def feature_scale(
     x:Tensor, # features, (n, d)
     rows:Tensor|None=None, # rows that count; by default all
