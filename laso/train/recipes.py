@@ -147,12 +147,11 @@ def blend_scores(
 def _score_blends(op, x, pairs, head, want):
     "mAP of every blend of an operation on pairs of features, (n, 2, d)."
     ps,length = parts(*pairs.unbind(1)),torch.tensor(Blend(op).facts(x)['length'])
-    blends = {k: Blend(op, blend=k) for k in BLENDS[op]}
-    plain = {k: mixed(ps, b.shares[:,None], b.powers) for k,b in blends.items()}
-    both = {(k, r): head(to_length(o, length) if r else o)
-            for k,o in plain.items() for r in (False, True)}
-    maps = mean_ap(torch.stack([*both.values()]), want).tolist()
-    return [dict(blend=k, rescale=r, map=m) for (k,r),m in zip(both, maps)]
+    for name in BLENDS[op]:
+        b = Blend(op, blend=name)
+        plain = mixed(ps, b.shares[:,None], b.powers)
+        for rescale,out in ((False, plain), (True, to_length(plain, length))):
+            yield dict(blend=name, rescale=rescale, map=mean_ap(head(out), want).item())
 
 # %% ../../nbs/train/53_recipes.ipynb #793e7f92
 def best_blends(
