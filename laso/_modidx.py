@@ -159,6 +159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'laso.cli._notebook': ('cli.html#_notebook', 'laso/cli.py'),
                           'laso.cli._same_method': ('cli.html#_same_method', 'laso/cli.py'),
                           'laso.cli._set_threads': ('cli.html#_set_threads', 'laso/cli.py'),
+                          'laso.cli._spare_imports': ('cli.html#_spare_imports', 'laso/cli.py'),
                           'laso.cli.board_check': ('cli.html#board_check', 'laso/cli.py'),
                           'laso.cli.board_enter': ('cli.html#board_enter', 'laso/cli.py'),
                           'laso.cli.board_table': ('cli.html#board_table', 'laso/cli.py'),

@@ -11,7 +11,7 @@ __all__ = ['Like', 'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small'
            'board_enter', 'board_check', 'board_table', 'explore', 'main']
 
 # %% ../nbs/110_cli.ipynb #8b07c2c5
-import os,sys,warnings
+import atexit,gc,os,sys,warnings
 from pathlib import Path
 from typing import Optional
 from typer import Typer
@@ -229,11 +229,18 @@ def _set_threads():
     if cpu_quota(): os.environ.setdefault('OMP_NUM_THREADS', str(usable_cores()))
     if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
+# %% ../nbs/110_cli.ipynb #5f0c7d11
+def _spare_imports():
+    "What imports make stays to the end: it is not looked through for garbage again and again."
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
+    atexit.register(gc.freeze)
+
 # %% ../nbs/110_cli.ipynb #ae5d2cf5
 def main():
     "The entry point of the command."
     if (os.environ.get('RANK') or '0') != '0': sys.stdout = open(os.devnull, 'w')   # one speaks
     _set_threads()
+    _spare_imports()
     os.environ['MPLBACKEND'] = 'agg'   # figures go to files, whatever else was asked for
     # of timm's own code
     warnings.filterwarnings('ignore', message='.*torch.jit.script', category=FutureWarning)
