@@ -84,6 +84,7 @@ Modules:
 - `laso.tag.backgrounds`: A few photographs of other things, so that a tagger can say no
 - `laso.tag.commands`: `laso teach` learns tags from a few images of each, `laso tag` names what images show, `laso review` shows it for correction
 - `laso.tag.exchange`: Tags in the files of programs for photographs and for labelling: XMP sidecars, Label Studio, FiftyOne
+- `laso.tag.fitted`: What a head for tags has learned, as a few arrays, and what it says of new features
 - `laso.tag.head`: From a few feature vectors with tags to calibrated probabilities, as a scikit-learn estimator
 - `laso.tag.images`: Photographs from a folder, a list or a DataLoader, with the tags that they show
 - `laso.tag.left_out`: Every example is scored by a classifier that has not seen it: what calibration, unions of examples and other features are worth

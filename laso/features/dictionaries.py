@@ -10,7 +10,6 @@ __all__ = ['sample_tokens', 'dictionary', 'with_head']
 
 # %% ../../nbs/features/36_dictionaries.ipynb #23c5406d
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import nn,Tensor
 from ..core import InputError
 from ..progress import progress
@@ -52,6 +51,7 @@ def dictionary(
     seed:int=0, # of the first centres
 ) -> LinearHead:
     "A token head that tells which of `k` groups a token belongs to."
+    from sklearn.cluster import MiniBatchKMeans   # takes a while
     if len(t) < k:
         raise InputError(f"expected at least {k} tokens for as many concepts, found {len(t)}; "
                          "sample more of them")

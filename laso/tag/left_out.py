@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix,hstack
 from scipy.special import expit,log_expit
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from ..evaluate.metrics import draw_counts
 from ..features.heads import apply_heads,fit_heads
@@ -96,6 +95,7 @@ def calibration(
     s:np.ndarray|None=None, # how far each label counts, (n, n_lbl) in [0,1]; by default 1
 ) -> tuple: # slope above 0, offset of each tag (n_lbl,)
     "Slope and offsets, such that the sigmoid of slope*logit+offset is a probability."
+    from sklearn.linear_model import LogisticRegression   # takes a while
     n,n_lbl = z.shape
     some = scored_tags(y)
     if not some.any(): return 1.,np.zeros(n_lbl)
