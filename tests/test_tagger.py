@@ -1,5 +1,5 @@
 "The tagger from the command line, and files that only look like taggers."
-import csv, json, pickle, sys
+import csv, json, pickle, subprocess, sys
 import numpy as np, pytest, torch
 from PIL import Image
 from safetensors import safe_open
@@ -43,6 +43,16 @@ def test_tag(world, taught, laso, tmp_path):
     for row,line in zip(rows, out.splitlines()):
         assert line.startswith(row['fname']) and all(t in line for t in row['labels'].split())
         assert all(0 <= float(row[t]) <= 1 for t in world[1])
+
+LIGHT = """import sys
+from laso.cli import app
+app(sys.argv[1:], standalone_mode=False)
+print(*[m for m in ('torch', 'timm', 'sklearn', 'pandas', 'fastai', 'matplotlib') if m in sys.modules])"""
+
+def test_tagging_loads_no_more_than_it_needs(world, taught):
+    "Counted in modules, not in seconds: scikit-learn and pandas take a quarter as long to import as all the rest."
+    out = subprocess.run([sys.executable, '-c', LIGHT, 'tag', taught, world[0]/'new'], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(out) == 7 and out[-1] == 'torch timm'
 
 def test_version(laso):
     from importlib.metadata import version

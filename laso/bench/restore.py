@@ -19,7 +19,6 @@ from ..features.dictionaries import with_head
 from ..features.table import BlockChoice
 from ..features.text_heads import image_tower,ImageTower
 from ..ops.kinds import SetOps
-from .results import read_run
 
 # %% ../../nbs/bench/75_restore.ipynb #a3012beb
 SIZE = 1024   # height and width of the images that a backbone from anywhere sees, at the most
@@ -44,6 +43,7 @@ def backbone_and_ops(
     run:str|Path, # folder that `laso bench` wrote
 ) -> tuple: # backbone, operators
     "The networks of a run."
+    from laso.bench.results import read_run   # and pandas with it
     run,about = Path(run),read_run(run).get('backbone')
     try:
         name,size,finetuned = str(about['name']),_size(about['size']),bool(about['finetuned'])
