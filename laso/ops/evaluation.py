@@ -248,9 +248,9 @@ def expression_rows(
 def _partners(labels, rows, rng):
     "For each of `rows`, (n, 1), a random row that shares a class with it."
     there = (labels > 0).float()
-    shared = (there[rows[:,0]] @ there.T > 0).float()
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    return torch.multinomial(shared, 1, generator=generator)
+    count = (there[rows[:,0]] @ there.T > 0).cumsum(1, dtype=torch.int32)
+    which = torch.from_numpy(rng.integers(count[:,-1:].numpy()))   # of those that share one
+    return torch.searchsorted(count, which.int()+1)
 
 # %% ../../nbs/ops/43_evaluation.ipynb #60f2fefe
 EXPRESSIONS = ('x - (y & z)', '(x | y) - z', 'x & (y | z)', '(x - y) | (y - x)')
