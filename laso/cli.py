@@ -231,8 +231,8 @@ def _set_threads():
 
 # %% ../nbs/110_cli.ipynb #5f0c7d11
 def _spare_imports():
-    "What imports make stays to the end: it is not looked through for garbage again and again."
-    gc.set_threshold(*gc.get_threshold()[:2], 1000)
+    "What imports make stays to the end: it is rarely looked through for garbage."
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
     atexit.register(gc.freeze)
 
 # %% ../nbs/110_cli.ipynb #ae5d2cf5

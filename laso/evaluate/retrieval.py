@@ -13,7 +13,7 @@ __all__ = ['nearest', 'query_iou', 'retrieval_iou', 'faiss_index']
 import torch
 from torch import Tensor
 from ..core import InputError
-from ..products import exact_products,fast_products
+from ..products import exact_products
 from .metrics import label_iou
 
 # %% ../../nbs/evaluate/22_retrieval.ipynb #50e2ec2b
@@ -98,7 +98,6 @@ def _search(q, b, start, k, exclude, metric, chunk):
     return torch.cat(dist), torch.cat(rows)+start
 
 # %% ../../nbs/evaluate/22_retrieval.ipynb #88bd0bec
-@fast_products()
 def nearest(
     queries:Tensor, # features, (n_queries, d)
     database:Tensor, # features, (n, d)

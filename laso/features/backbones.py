@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from timm.models import get_arch_pretrained_cfgs,split_model_name_tag
 from torch import nn,Tensor
 from torch.overrides import TorchFunctionMode
+from .. import products as _   # by the faster library
 from ..core import check_crops,check_size,CROPS,did_you_mean,InputError,name_all,usable_device
 from ..store import atomic_path,digest
 from ..data.decode import read_tensors

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader,Dataset
 from ..core import InputError,usable_cores
-from ..products import fast_products
 from ..progress import progress
 from ..store import cache_dir,cache_entry,digest,find_cached,rank,wait_until
 from ..data.decode import to_rgb
@@ -88,7 +87,7 @@ def _features(backbone, images, bs, num_workers, bf16):
     bs = bs or default_bs(backbone)
     readers = min(8, usable_cores()) if p.is_cuda else 0
     for xb in _batches(images, backbone.size, bs, num_workers, readers):
-        with fast_products(), torch.autocast(p.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(p.device.type, torch.bfloat16, enabled=bf16):
             out = backbone(xb.to(p.device).float().sub_(mean).div_(std))
         yield out.float().cpu().numpy()
 

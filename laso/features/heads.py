@@ -14,8 +14,8 @@ __all__ = ['FARTHEST', 'LARGE', 'fit_heads', 'apply_heads', 'fit_linear', 'featu
 import torch
 from fastcore.meta import delegates
 from torch import nn,Tensor
+from .. import products as _   # by the faster library
 from ..core import InputError
-from ..products import fast_products
 
 # %% ../../nbs/features/34_heads.ipynb #f0bf17e1
 def _with_bias(x): return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
@@ -37,7 +37,7 @@ def _check_numbers(m, *pieces):
 def _inverse(m, y, l2):
     "The preconditioner of all classes, from the products of the features with themselves."
     rate = y.nanmean(-2, keepdim=True)
-    c = (rate*(1-rate)).nanmean(-1, keepdim=True)/2
+    c = (rate*(1-rate)).nanmean(-1, keepdim=True).nan_to_num(.25)/2
     ridge = l2*torch.eye(m.shape[-1], device=m.device, dtype=m.dtype)
     return torch.cholesky_inverse(torch.linalg.cholesky(c.clamp(.01, .25)*m + ridge))
 
@@ -50,7 +50,7 @@ def _in_plane(slope, curve, one, two, moves):
     a,b = slope(one),slope(two)
     aa,ab,bb = curve(one, one),curve(one, two),curve(two, two)
     det = aa*bb-ab**2
-    plane = (bb > 0) & (det > 1e-5*aa*bb)   # otherwise the two are one direction
+    plane = (bb > 0) & (det > .01*aa*bb)   # otherwise the two are one direction
     i = torch.where(plane, (ab*b-bb*a)/det, -a/aa)
     j = torch.where(plane, (ab*a-aa*b)/det, 0)
     moves &= (aa > 0) & (i*a+j*b < 0)
@@ -83,7 +83,7 @@ def _shortened(w, step, down, error, inner):
 def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
     "The weights of all classes at once, and each class in a plane of its own."
     zero,u = y.new_zeros(*y.shape[:-2], inv.shape[-1], y.shape[-1]),torch.zeros_like(y)
-    w,step,rounding = (zero, u),(zero, u),100*torch.finfo(u.dtype).eps
+    w,step,rounding = (zero, u),(zero, u),torch.finfo(u.dtype).eps
     def inner(a, b): return (l2*a[0]*b[0]).sum(-2)
     g,c = error(u)
     for _ in range(max_iter):
@@ -100,7 +100,6 @@ def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
     return w[0]
 
 # %% ../../nbs/features/34_heads.ipynb #624d2cc6
-@fast_products()
 def fit_heads(
     x:Tensor, # features, (n_heads, n, d); scale them so that a row has a norm of about 1
     y:Tensor, # multi-hot labels, (n_heads, n, n_lbl) in [0,1], soft ones too; NaN where unknown
@@ -131,7 +130,6 @@ def _in_fewer(x):
     return torch.linalg.cholesky_ex(k)[0].to(x.dtype)
 
 # %% ../../nbs/features/34_heads.ipynb #c3805657
-@fast_products()
 def apply_heads(
     w:Tensor, # weights of `fit_heads`, (n_heads, d+1, n_lbl)
     x:Tensor, # features, (n, d) for all heads or (n_heads, n, d)
@@ -166,7 +164,6 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=500):
 
 # %% ../../nbs/features/34_heads.ipynb #a3076e84
 @delegates(fit_heads)
-@fast_products()
 def fit_linear(
     x:Tensor, # features, (n, d); float16 or on disk, too
     y:Tensor, # multi-hot labels, (n, n_lbl), NaN where unknown

@@ -27,7 +27,6 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from ..core import OPS
 from ..progress import progress
-from ..products import fast_products
 from ..data.layouts import load_data
 from ..evaluate.metrics import mean_ap
 from ..evaluate.retrieval import nearest
@@ -75,7 +74,6 @@ def median_time(
     return median_times(f, n=n, repeat=repeat)[0]
 
 # %% ../../nbs/lab/97_speed_jobs.ipynb #05a1efeb
-@fast_products()
 def matrix_rate(
     n:int, # rows of the first matrix
     k:int, # its columns
@@ -196,9 +194,7 @@ def _cases(bs, small, large):
 
 def _seconds_of_step(way, step, repeat):
     "Of a step as in the midst of training: not the first one in its memory."
-    plain = way == 'one by one'
-    memory,products = [contextlib.nullcontext()]*2 if plain else [kept_memory(), fast_products()]
-    with memory,products:
+    with contextlib.nullcontext() if way == 'one by one' else kept_memory():
         _seconds(partial(_step, *step))
         return _seconds(partial(_step, *step), repeat)
 

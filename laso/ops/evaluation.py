@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
-from ..products import fast_products
 from ..progress import progress
 from ..data.labels import check_splits,draw_pairs
 from ..evaluate.metrics import average_precision,decision_scores,mean_ap
@@ -93,7 +92,6 @@ def pair_counts(
     return counts
 
 # %% ../../nbs/ops/43_evaluation.ipynb #1bb02702
-@fast_products()
 def score_operator(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -255,7 +253,6 @@ def _partners(labels, rows, rng):
 # %% ../../nbs/ops/43_evaluation.ipynb #60f2fefe
 EXPRESSIONS = ('x - (y & z)', '(x | y) - z', 'x & (y | z)', '(x - y) | (y - x)')
 
-@fast_products()
 def score_expression(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators

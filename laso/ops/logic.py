@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn,Tensor
-from ..products import fast_products
 from ..features.heads import fit_linear
 from .networks import Operator
 
@@ -212,7 +211,6 @@ def _hats(k, knots):
     return (1-(at[:,None]-torch.arange(knots)).abs()).clamp(min=0)
 
 # %% ../../nbs/ops/41_logic.ipynb #743c11ce
-@fast_products()
 def principal_directions(
     x:Tensor, # features, (n, d), float16 or on disk, too
     k:int, # directions
@@ -279,7 +277,6 @@ def concept_classifier(
     return fit_linear(x, shown.float(), l2=l2)
 
 # %% ../../nbs/ops/41_logic.ipynb #706bae3c
-@fast_products()
 def latent_directions(
     x:Tensor, # real features, (n, d)
     head:nn.Linear, # classifier of the base classes

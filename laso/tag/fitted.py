@@ -27,7 +27,11 @@ class FittedHead:
         prior:Callable|None=None, # features (n, d) to scores (n, n_lbl) known beforehand
     ): self.ops,self.prior = ops,prior
 
-    def check(self): "Refuse to speak before there is something to say."
+    def check(self):
+        "Refuse to speak before there is something to say."
+        if not hasattr(self, 'coef_'):
+            raise InputError("expected a head with weights, found none; make it with from_state")
+
     def settings(self): return dict(ops=self.ops)   # to learn anew with
 
 # %% ../../nbs/tag/84_fitted.ipynb #59f17e09

@@ -22,7 +22,6 @@ from fastai.optimizer import SGD
 from fastcore.basics import patch
 from torch import nn,Tensor
 from ..core import InputError,rank
-from ..products import fast_products
 from ..data.labels import draw_pairs
 from ..evaluate.metrics import mean_ap
 from ..features.extract import kept_memory
@@ -231,7 +230,7 @@ class LasoLearner(Learner):
         "Train by the schedule, and return the operators, as they are if they have no parameters."
         if not list(self.model.ops.parameters()): return self.model.ops.eval()
         fit = SCHEDULES[self.schedule][0]
-        with self.distrib_ctx(), kept_memory(), fast_products(), self._own_chance():
+        with self.distrib_ctx(), kept_memory(), self._own_chance():
             fit(self, n_epoch, self.lr if lr is None else lr, **kwargs)
         names = self.recorder.metric_names[1:-1]   # between the epoch and the time
         self.curves = {n: [float(v[i]) for v in self.recorder.values] for i,n in enumerate(names)}
