@@ -83,13 +83,13 @@ def _shortened(w, step, down, error, inner):
 def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
     "The weights of all classes at once, and each class in a plane of its own."
     zero,u = y.new_zeros(*y.shape[:-2], inv.shape[-1], y.shape[-1]),torch.zeros_like(y)
-    w,step,rounding = (zero, u),(zero, u),torch.finfo(u.dtype).eps
+    w,step,least = (zero, u),(zero, u),max(tol/100, torch.finfo(u.dtype).eps)
     def inner(a, b): return (l2*a[0]*b[0]).sum(-2)
     g,c = error(u)
     for _ in range(max_iter):
         d = -(inv @ (gradient(g) + l2*w[0]))
         d = d,products(d)
-        moves = d[1].abs().amax(-2) > rounding*w[1].abs().amax(-2)
+        moves = d[1].abs().amax(-2) > least*w[1].abs().amax(-2)
         def slope(d): return (g*d[1]).sum(-2) + inner(w, d)
         def curve(d, e): return (c*d[1]*e[1]).sum(-2) + inner(d, e)
         step,down = _in_plane(slope, curve, d, step, moves)
