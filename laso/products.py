@@ -10,6 +10,8 @@ the whole process, if oneDNN keeps all bits here. Without AMX units it does. `to
 __all__ = ['exact_products', 'use_faster_products']
 
 # %% ../nbs/07_products.ipynb #7b1d0a03
+import os
+os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '400')   # before oneDNN is asked
 import torch
 
 # %% ../nbs/07_products.ipynb #7b1d0a07
