@@ -72,7 +72,10 @@ def _own_folder(parent):
         with suppress(OSError): _remove_if_left(old)
     while True:
         tmp = Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
-        lock = _lock(tmp/'.lock', 60, thread_local=False)
+        try: lock = _lock(tmp/'.lock', 60, thread_local=False)
+        except BaseException:   # an interruption
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
         if tmp.is_dir() and (lock is None or (tmp/'.lock').exists()): return tmp,lock
         if lock is not None: lock.release()   # another process took it for one that was left
 
