@@ -1644,6 +1644,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'laso.owned.check_own': ('owned.html#check_own', 'laso/owned.py'),
                             'laso.owned.own_file': ('owned.html#own_file', 'laso/owned.py')},
             'laso.products': { 'laso.products._is_exact': ('products.html#_is_exact', 'laso/products.py'),
+                               'laso.products._known_exact': ('products.html#_known_exact', 'laso/products.py'),
                                'laso.products._precision': ('products.html#_precision', 'laso/products.py'),
                                'laso.products.exact_products': ('products.html#exact_products', 'laso/products.py'),
                                'laso.products.use_faster_products': ('products.html#use_faster_products', 'laso/products.py')},

@@ -12,6 +12,7 @@ __all__ = ['exact_products', 'use_faster_products']
 # %% ../nbs/07_products.ipynb #7b1d0a03
 import os
 os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '400')   # before oneDNN is asked
+from functools import cache
 import torch
 
 # %% ../nbs/07_products.ipynb #7b1d0a07
@@ -27,9 +28,13 @@ def _precision():
     try: return torch.get_float32_matmul_precision()
     except RuntimeError: return None
 
+@cache
+def _known_exact(precision): return not torch.cuda.is_available() and _is_exact()
+
 def exact_products() -> bool:
     "Have products of 32 bits all their bits, as PyTorch is set?"
-    return _precision() == 'highest' or not torch.cuda.is_available() and _is_exact()
+    p = _precision()   # of parts that were set one by one nothing is known
+    return p == 'highest' or p is not None and _known_exact(p)
 
 # %% ../nbs/07_products.ipynb #7b1d0a0a
 def use_faster_products():

@@ -160,7 +160,7 @@ def _fit_large(x, y, rows, scale, l2, tol=1e-4, max_iter=500):
         return _minimise(products, gradient, _inverse(m, y, l2), y, l2=l2,
                          error=_error(y, unknown), tol=tol, max_iter=max_iter)
     some = torch.arange(y.shape[1]).split(max(1, 2**25//len(rows)))   # bounds the memory
-    return torch.cat([fit(y[rows][:,cols].float()) for cols in some], -1)
+    return torch.cat([fit(y[:,cols][rows].float()) for cols in some], -1)
 
 # %% ../../nbs/features/34_heads.ipynb #a3076e84
 @delegates(fit_heads)
