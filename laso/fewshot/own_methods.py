@@ -1,6 +1,6 @@
 """`--method FILE.py:FUNCTION`: a function of your own stands in the tables beside all others
 
-On the command line a method is a function in a file. It gets the same [`Task`](60_support.ipynb) as the methods that are entered in
+On the command line a method is a function in a file. It gets the same `Task` as the methods that are entered in
 `METHODS`. What it returns is looked at, and an error in it comes [as one sentence](../04_own.ipynb) that names the line.
 `named_methods` finds such functions and registered methods alike."""
 
