@@ -38,8 +38,10 @@ def _inverse(m, y, l2):
     "The preconditioner of all classes, from the products of the features with themselves."
     rate = y.nanmean(-2, keepdim=True)
     c = (rate*(1-rate)).nanmean(-1, keepdim=True).nan_to_num(.25)/2
-    ridge = l2*torch.eye(m.shape[-1], device=m.device, dtype=m.dtype)
-    return torch.cholesky_inverse(torch.linalg.cholesky(c.clamp(.01, .25)*m + ridge))
+    m = c.clamp(.01, .25)*m
+    rounding = torch.finfo(m.dtype).eps*m.diagonal(dim1=-2, dim2=-1).sum(-1)[...,None,None]
+    ridge = (l2+rounding)*torch.eye(m.shape[-1], device=m.device, dtype=m.dtype)
+    return torch.cholesky_inverse(torch.linalg.cholesky(m + ridge))
 
 # %% ../../nbs/features/34_heads.ipynb #8c1d3f52
 def _scaled(i, d): return tuple(i.unsqueeze(-2)*o for o in d)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from threadpoolctl import threadpool_limits
 from torch import nn,Tensor
 from ..features.heads import fit_linear
 from .networks import Operator
@@ -213,12 +214,16 @@ def _hats(k, knots):
 # %% ../../nbs/ops/41_logic.ipynb #743c11ce
 def principal_directions(
     x:Tensor, # features, (n, d), float16 or on disk, too
-    k:int, # directions
-) -> tuple: # mean (d,), directions (d, k), the strongest first
+    k:int, # directions, at least 1 and at the most as many as there are
+) -> tuple: # mean (d,), directions (d, min(k, d)), the strongest first
     "Mean and principal directions of features, read piece by piece."
+    from scipy.linalg import eigh   # takes a while
     n,mean = len(x),sum(o.float().sum(0) for o in x.split(2**14))/len(x)
     cov = sum((o.float()-mean).T @ (o.float()-mean) for o in x.split(2**14))/n
-    return mean,torch.linalg.eigh(cov.double()).eigenvectors.flip(1)[:,:k].float()
+    d = len(cov)
+    with threadpool_limits(1, 'blas'):   # threads wait longer for one another than they work
+        dirs = eigh(cov.double().cpu().numpy(), subset_by_index=(max(d-k, 0), d-1))[1]
+    return mean,torch.from_numpy(dirs[:,::-1].copy()).to(mean)
 
 @patch
 def facts(self:AdaptiveNet, x, classifier=None, *, seed=0):
@@ -247,11 +252,13 @@ def _components(x, n, seed, least):
     "Independent components of features, of variance 1, rare on the positive side, (<=n, d)."
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
-    mean,dirs = principal_directions(x, min(n, len(x)//16))   # of fewer images they are chance
+    n = min(n, len(x)//16)   # of fewer images they are chance
+    if n < 2: return x[:0]
+    mean,dirs = principal_directions(x, n)
     dirs = dirs[:,((x-mean) @ dirs).std(0) > least]   # along the others there is only rounding
     if dirs.shape[1] < 2: return x[:0]
     s = ((x-mean) @ dirs).numpy()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1, 'blas'):
         warnings.simplefilter('ignore', ConvergenceWarning)   # useful before they stand still
         ica = FastICA(whiten='unit-variance', random_state=seed, tol=1e-3).fit(s)
     rare = np.sign((ica.transform(s)**3).mean(0))[:,None]
