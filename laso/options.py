@@ -11,8 +11,8 @@ __all__ = ['CHOICES', 'REGISTRIES', 'PATH', 'Data', 'Backbone', 'Weights', 'Size
            'DropNovel', 'Seed', 'Episodes', 'Out', 'Quick', 'Epochs', 'ClassBalanced', 'LongTail', 'SkipBad', 'Ops',
            'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Methods', 'Log', 'BF16', 'OpsBF16',
            'BatchSize', 'FileColumn', 'LabelColumn', 'LabelDelim', 'Latex', 'Csv', 'Seeds', 'Vectors', 'VectorLabels',
-           'Novel', 'VectorOps', 'Run', 'RunOrVectors', 'OutRun', 'app', 'Version', 'option', 'flag', 'argument',
-           'choices', 'one_of', 'count_of', 'names_in', 'columns_of', 'options', 'command']
+           'Novel', 'VectorOps', 'Run', 'RunOrVectors', 'OutRun', 'OutRunOrVectors', 'app', 'Version', 'option', 'flag',
+           'argument', 'choices', 'one_of', 'count_of', 'names_in', 'columns_of', 'options', 'command']
 
 # %% ../nbs/03_options.ipynb #8822c1db
 import shlex,sys
@@ -53,7 +53,9 @@ def choices(
 def one_of(option, *more):
     def check(v): return v if v is None else check_name(option, v, [*choices(option), *more])
     return dict(callback=check)
-def count_of(option): return dict(callback=lambda n: check_number(option, n))
+def count_of(option):
+    def check(n): return n if n is None else check_number(option, n)
+    return dict(callback=check)
 
 # %% ../nbs/03_options.ipynb #3142f86b
 def _path(text): return Path(text) if text else text   # `Path('')` is the working folder
@@ -145,6 +147,8 @@ Run = argument(Path, 'Folder that `laso extract` wrote.', **_RUN)
 RunOrVectors = argument(Optional[Path], 'Folder that `laso extract` wrote.', metavar='[RUN]',
                         **_RUN)
 OutRun = option(Optional[Path], 'Folder for the results.  [default: RUN]', **PATH)
+OutRunOrVectors = option(Optional[Path], 'Folder for the results.  [default: RUN, or with '
+                         '--features runs/NAME-DATE]', **PATH)
 
 # %% ../nbs/03_options.ipynb #cf229d3d
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,

@@ -51,6 +51,10 @@ def read_scores(
     return res | dict(data=data) if (data := _data_of(folder)) else res
 
 # %% ../../nbs/bench/77_compare.ipynb #560859eb
+def _balanced(o):
+    "Were few-shot methods scored on images that were balanced?"
+    return any((o.get(k) or {}).get('balanced') for k in ('config', 'resampled'))
+
 def _same(a, b, shot, episode):
     "Were both runs scored on the same resampled images, with the same support set?"
     a,b = (o.get('resampled') or {} for o in (a, b))
@@ -107,6 +111,7 @@ def compared(
     "Scores of two runs as fractions, and their differences, the second minus the first."
     unknown = _check_data(a, b)
     try:
+        if other := _balanced(a) != _balanced(b): a,b = (dict(o, fewshot=[]) for o in (a, b))
         scores,names = _compare_scores(a, b)
         few,more = _compare_fewshot(a, b)
         rows = pd.DataFrame([*scores, *few])
@@ -118,6 +123,7 @@ def compared(
         raise InputError("expected scores that both runs have, found none; give two runs of laso "
                          "bench, or of the same stages")
     if unknown: notify(unknown)
+    if other: notify('left out few-shot scores: one of the runs balanced the images, one did not')
     _left_out(*(x | y for x,y in zip(names, more)))
     return rows
 

@@ -234,11 +234,13 @@ def plain(
 def identity(
     table, # feature table with labels and splits
     sets:list, # of `Support`
-) -> dict: # images: digest, sets: dict shot/episode -> digest
+    balanced:bool=False, # as of `fewshot`
+) -> dict: # images: digest, sets: dict shot/episode -> digest; balanced, if they were
     "What was scored, and on which support sets, for comparisons."
     def of(rows): return digest([table.fnames[i] for i in rows.tolist()], table.novel_labels[rows])
+    more = dict(balanced=True) if balanced else {}
     return dict(images=of(table.valid_ids),
-                sets={f'{s.shot}/{s.episode}': of(s.rows) for s in sets})
+                sets={f'{s.shot}/{s.episode}': of(s.rows) for s in sets}, **more)
 
 def _keys(rows): return digest([[r['shot'], r['episode'], r['method']] for r in rows])
 

@@ -165,6 +165,7 @@ def sets_for(
     cfg:BenchConfig, # the settings
 ) -> list: # of `Support`
     "Support sets that someone has entered for this table, otherwise drawn ones."
+    import laso.lab.episodes   # which enter themselves
     for f in SUPPORT_SETS:
         if (sets := f(table)) is not None: return sets
     return support_sets(table, n_eps=cfg.episodes, seed=cfg.seed)
@@ -225,7 +226,7 @@ def bench(
     early:Callable|None=None, # takes what there is of the results before the few-shot benchmark
 ) -> dict: # the contents of results.json; rows of `fewshot` also have `boot` and `ap`
     "The main job: writes results.json, tables, figures and the operators."
-    import laso.lab.episodes,laso.lab.paper   # which enter themselves
+    import laso.lab.paper   # whose tables enter themselves
     cfg,saved = cfg or BenchConfig(),{}
     named_methods(cfg.methods)   # a mistake in a file of one's own comes first
     with output_folder(out, cfg.data) as folder:
@@ -324,7 +325,8 @@ def score_fewshot(self:_Run) -> list: # part of results.json
                               bf16=table.meta['bf16'])
     with clock('fewshot', 'Few-shot benchmark'):
         rows = fewshot_for(table, self.ops, views, sets, cfg)
-        write_resampled(rows, self.out/'results.safetensors', identity(table, sets))
+        write_resampled(rows, self.out/'results.safetensors',
+                        identity(table, sets, cfg.balanced))
     return rows
 
 def _curves(table, cols, head):
