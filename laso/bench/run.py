@@ -95,7 +95,8 @@ def represented(
 ) -> tuple: # the table of chosen features, the `Representation`
     "Choose blocks of features, if there are several."
     if len(table.blocks) == 1: return table,None
-    table,found = represent(table, cfg.representation, seed=cfg.seed)
+    rows = table.training_rows(cfg.drop_novel)
+    table,found = represent(table, cfg.representation, seed=cfg.seed, rows=rows)
     backbone.choice = table.choice
     return table,found
 

@@ -91,6 +91,14 @@ def train_ids(self:LabelTable) -> Tensor: # (n_train,)
     "Numbers of the training rows."
     return (~self.is_valid).nonzero().flatten()
 
+@patch
+def training_rows(self:LabelTable,
+    drop_novel:bool=False, # leave out rows that show a novel class
+) -> Tensor: # (n,)
+    "Numbers of the training rows, or of those without a novel class."
+    rows = self.train_ids
+    return rows[~(self.novel_labels[rows] > 0).any(1)] if drop_novel else rows
+
 @patch(as_prop=True)
 def valid_ids(self:LabelTable) -> Tensor: # (n_valid,)
     "Numbers of the validation rows."
@@ -302,9 +310,10 @@ def pseudo_novel(
     need:int=12, # training images that such a class has at least
     valid:float=.3, # of the training images that play validation images, in (0,1)
     most:int=2**14, # training images, drawn at random where there are more
+    rows:Tensor|None=None, # to take from; by default all training rows
 ) -> LabelTable: # of the same kind; training rows and base classes of `data`
     "Something to choose settings on: base classes and training images, split like the data itself."
-    rng,rows = np.random.default_rng(seed),data.train_ids
+    rng,rows = np.random.default_rng(seed),data.train_ids if rows is None else rows.sort().values
     if len(rows) > most:
         rows = rows[torch.from_numpy(rng.permutation(len(rows))[:most]).sort().values]
     labels = data.base_labels[rows]

@@ -13,6 +13,7 @@ __all__ = ['PROPORTIONS', 'JUDGES', 'TAUS', 'REPRESENTATIONS', 'candidates', 'ju
 # %% ../../nbs/fewshot/66_representation.ipynb #ee8f1a39
 from dataclasses import dataclass
 import numpy as np
+from torch import Tensor
 from ..core import InputError
 from ..progress import progress
 from ..data.labels import pseudo_novel
@@ -88,11 +89,12 @@ def choose_blocks(
     n_eps:int=5, # support sets of each split and number of shots
     n_shots:tuple=(1, 5), # examples of each class
     seed:int=0, # of the splits
+    rows:Tensor|None=None, # training rows to choose on, by default all
 ) -> Representation:
     "The blocks that tell pseudo-novel classes apart best, or the first one."
     if len(table.blocks) == 1: return Representation(dict.fromkeys(table.blocks, 1.), [])
     try:
-        splits = [pseudo_novel(table.raw, seed+i) for i in range(n_splits)]
+        splits = [pseudo_novel(table.raw, seed+i, rows=rows) for i in range(n_splits)]
         sets = [support_sets(t, n_shots=n_shots, n_eps=n_eps, seed=seed) for t in splits]
     except InputError: return Representation(candidates(table.blocks)[0], [], _TOO_FEW)
     rows = []
@@ -127,8 +129,9 @@ def represent(
     table:FeatureTable, # raw features
     how:str='auto', # one of `REPRESENTATIONS`; `auto` asks `choose_blocks`
     *, seed:int=0, # of the pseudo-novel splits
+    rows:Tensor|None=None, # training rows to choose on, by default all
 ) -> tuple: # the table of chosen features, and the `Representation`
     "Choose blocks, or take those that are named."
-    if how == 'auto': found = choose_blocks(table, seed=seed)
+    if how == 'auto': found = choose_blocks(table, seed=seed, rows=rows)
     else: found = Representation(REPRESENTATIONS[how], [])
     return table.choose(found.weights),found

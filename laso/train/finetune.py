@@ -108,8 +108,7 @@ def classifier_dls(
     device:str|torch.device='cpu', # where batches go
 ) -> DataLoaders: # of images (bs, 3, size, size) and base labels (bs, n_base)
     "fastai's `DataLoaders` for training on the base classes; novel labels are masked."
-    rows = data.train_ids
-    if drop_novel: rows = rows[~(data.novel_labels[rows] > 0).any(1)]
+    rows = data.training_rows(drop_novel)
     if len(rows) < 2:
         raise InputError("expected at least 2 training images without a novel class, found "
                          f"{len(rows)}; keep images that show novel classes")

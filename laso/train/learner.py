@@ -87,10 +87,15 @@ def sample(self:PairDL): return self.draw()
 def get_idxs(self:PairDL): return ()
 
 @patch
-def create_batches(self:PairDL, pairs):
+def mine(self:PairDL, pairs):
+    "The share of this process in a batch that is learned from."
     me,n = rank()
+    return pairs[me::n] if self.redraw else pairs
+
+@patch
+def create_batches(self:PairDL, pairs):
     for p in pairs.split(self.bs):
-        if len(p) == self.bs or not self.drop_last: yield self.batch(p[me::n] if self.redraw else p)
+        if len(p) == self.bs or not self.drop_last: yield self.batch(self.mine(p))
 
 @patch
 def new(self:PairDL, dataset, **kwargs):
@@ -124,8 +129,7 @@ def dev_split(
     seed:int, # of the order
 ) -> tuple: # rows to learn from, rows to score on
     "Training rows in random order, split into those to learn from and those to score on."
-    rows = table.train_ids
-    if drop_novel: rows = rows[~(table.novel_labels[rows] > 0).any(1)]
+    rows = table.training_rows(drop_novel)
     rows = rows[torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))]
     n_dev = int(len(rows)*dev)
     return rows[n_dev:],rows[:n_dev]

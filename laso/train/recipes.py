@@ -53,8 +53,9 @@ def adapt_ops(
 
 def _loaders(dl, rows, held, device, n_pairs, bs, seed):
     "Fastai's pair of loaders: what is learned from, and what is scored."
-    n = sum(map(len, rows)) if isinstance(rows, list) else len(rows)
-    train = dl(rows, n_pairs=n_pairs or max(8192, n), bs=bs, seed=seed)
+    n,step = (sum(map(len, rows)),bs*len(rows)) if isinstance(rows, list) else (len(rows),1)
+    n_pairs = -(-max(bs, n_pairs or max(8192, n))//step)*step   # whole batches of each fold
+    train = dl(rows, n_pairs=n_pairs, bs=bs, seed=seed)
     valid = dl(held if len(held) else rows, n_pairs=1024, redraw=False, bs=bs, seed=seed)
     return DataLoaders(train, valid, device=usable_device(device))
 
@@ -162,10 +163,11 @@ def best_blends(
     return {op: mean[op].idxmax() for op in OPS}
 
 def usual_blends(
-    table:FeatureTable, # features with labels and splits; only training rows and base classes count
+    table:FeatureTable, # features with labels and splits; only base classes count
+    rows:Tensor|None=None, # training rows that count, by default all
 ) -> dict: # op -> (blend, rescale)
     "`best_blends` of the table, or `DEFAULT_BLENDS` if it is too small for pseudo-novel classes."
-    try: return best_blends(blend_scores([pseudo_novel(table, seed) for seed in range(3)]))
+    try: return best_blends(blend_scores([pseudo_novel(table, s, rows=rows) for s in range(3)]))
     except InputError: return {op: (DEFAULT_BLENDS[op], True) for op in OPS}
 
 # %% ../../nbs/train/53_recipes.ipynb #7c7cf942
@@ -220,7 +222,7 @@ class FoldDL(PairDL):
     def __init__(self,
         x:Tensor, # features, (n, d)
         labels:Tensor, # multi-hot labels, (n, n_lbl) in {0,1}
-        folds:list, # rows of each fold
+        folds:list, # rows of each fold; `n_pairs` should be whole batches of each
         **kwargs, # arguments of `PairDL`
     ):
         super().__init__(x, labels, rows=torch.cat(folds), **kwargs)
@@ -228,18 +230,16 @@ class FoldDL(PairDL):
 
     def draw(self):
         "The batches of the next epoch: number of the fold, (bs, 2) rows of the table."
-        rng = np.random.default_rng((self.seed, self.epoch if self.redraw else 0))
+        rng,n = np.random.default_rng((self.seed, self.epoch*self.redraw)),self.n//len(self.folds)
         self.epoch += 1
-        n = -(-self.n//(len(self.folds)*self.bs))*self.bs
         def pairs(rows, d): return rows[draw_pairs(self.labels[rows], n, rng=rng, different=d)]
         both = enumerate(zip(self.folds, self.different))
         drawn = [(i, p) for i,(rows,d) in both for p in pairs(rows, d).split(self.bs)]
         return [drawn[i] for i in rng.permutation(len(drawn))]
 
     def create_batches(self, batches):
-        me,n = rank()
         for fold,p in batches:
-            fx,fy,lx,ly = self.batch(p[me::n] if self.redraw else p)
+            fx,fy,lx,ly = self.batch(self.mine(p))
             yield fx, fy, torch.tensor(fold), lx, ly
 
 # %% ../../nbs/train/53_recipes.ipynb #86d35a04
@@ -251,7 +251,7 @@ def start_options(
     blends:dict|None=None, # op -> (blend, rescale); by default `usual_blends`
 ) -> dict: # options of adaptive networks
     "What adaptive networks start from, and how much they learn."
-    blends = (blends or usual_blends(table)).items()
+    blends = (blends or usual_blends(table, rows)).items()
     some = HISTOGRAMS if is_histogram(table.x[rows[:1000]]) else {}
     return dict(some, blend={op: name for op,(name,_) in blends},
                 rescale={op: bool(rescale) for op,(_,rescale) in blends})
