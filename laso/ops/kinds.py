@@ -100,7 +100,13 @@ def real(self:SetOps,
 def config(self:SetOps) -> dict: # kind, d and options
     "What makes the same operators again, weights aside."
     if self.made is None: raise ValueError('expected operators made by `set_ops`, got others')
-    return self.made | self.union.found()
+    found = {op: getattr(self, op).found() for op in OPS}
+    return self.made | {k: _joined({op: o[k] for op,o in found.items()}) for k in found['union']}
+
+def _joined(values):
+    "One value where all operations have the same."
+    first,*others = values.values()
+    return values if any(o != first for o in others) else first
 
 # %% ../../nbs/ops/42_kinds.ipynb #e133a10c
 def set_ops(
@@ -140,9 +146,9 @@ def ops_from(
     if not isinstance(config, dict): raise ValueError('other settings')
     config = {FORMER.get(k, k): v for k,v in config.items()}
     for k,most in MOST.items():
-        v = config.get(k)
-        least = 0 if k in ('k', 'each') else 1
-        if v is not None and not (isinstance(v, int) and least <= v <= most):
+        v,least = config.get(k),0 if k in ('k', 'each') else 1
+        each = v.values() if isinstance(v, dict) and k != 'd' else [v]
+        if not all(o is None or isinstance(o, int) and least <= o <= most for o in each):
             raise ValueError(f'{k} {v!r} where 1 to {most} can be')
     return fill(partial(set_ops, **config), tensors)
 

@@ -88,7 +88,8 @@ def end_to_end_learner(
         return ImagePairDL(x, images.base_labels, rows=rows, n_pairs=n, bs=bs, seed=seed, **kw)
     train,valid = (o.rows for o in learn.dls.loaders)
     n_valid = min(1024, 4*len(valid))
-    dls = DataLoaders(dl(train, True, n_pairs), dl(valid, False, n_valid, redraw=False))
+    dls = DataLoaders(dl(train, True, n_pairs), dl(valid, False, n_valid, redraw=False),
+                      device=next(backbone.parameters()).device)
     return Learner(dls, EndToEnd(backbone, head, freeze_stages=freeze_stages), learn.loss_func,
         splitter=split_backbone, wd=wd, opt_func=partial(OptimWrapper, opt=torch.optim.AdamW),
         metrics=[OperatorAP(op) for op in OPS], **kwargs)
@@ -114,4 +115,4 @@ def fit_end_to_end(
             e2e.fit_one_cycle(epochs, slice(lr/10, lr), cbs=[PlainLosses(), *(cbs or [])])
     m = e2e.model.requires_grad_(True).eval()
     m.backbone.finetuned = True
-    return m.backbone,m.head.ops
+    return m.backbone,m.head.ops.cpu()
