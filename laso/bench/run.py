@@ -34,8 +34,8 @@ from ..features.backbones import Backbone,create_backbone,save_weights
 from ..features.extract import extract,kept_memory,native_bf16
 from ..features.table import FeatureTable
 from ..ops.kinds import set_ops,SetOps
-from laso.ops.evaluation import (class_columns,evaluate,evaluate_expressions,evaluation_heads,
-    evaluation_pairs)
+from ..ops.evaluation import (class_columns,evaluate,evaluate_expressions,evaluation_heads,
+    evaluation_pairs,Expression,EXPRESSIONS,validation_rows)
 from ..ops.words import describe
 from ..train.callbacks import Checkpoint,loggers,shown_steps
 from ..train.recipes import adapt_ops,ops_learner
@@ -53,12 +53,14 @@ from .results import tables,write_report
 
 # %% ../../nbs/bench/73_run.ipynb #5ac9a1f4
 def _check_scored(images, cfg):
-    "Evaluations 1 and 2 need pairs of validation images, and others to find."
+    "Evaluations 1 and 2 need validation images for pairs and expressions, and others to find."
     for name,cols in class_columns(images).items():
-        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < 7:
-            raise InputError(f"expected at least 7 validation images of {name} classes, found {n}; "
+        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < 8:
+            raise InputError(f"expected at least 8 validation images of {name} classes, found {n}; "
                              "label more")
-        try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
+        try:
+            evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
+            for o in map(Expression, EXPRESSIONS): validation_rows(images, cols, o, n=50)
         except InputError as e:
             raise InputError(f"{e} of {name} classes, for validation") from None
 
@@ -326,8 +328,7 @@ def score_fewshot(self:_Run) -> list: # part of results.json
                               bf16=table.meta['bf16'])
     with clock('fewshot', 'Few-shot benchmark'):
         rows = fewshot_for(table, self.ops, views, sets, cfg)
-        write_resampled(rows, self.out/'results.safetensors',
-                        identity(table, sets, cfg.balanced))
+        write_resampled(rows, self.out/'results.safetensors', identity(table, sets, cfg.balanced))
     return rows
 
 def _curves(table, cols, head):

@@ -10,8 +10,8 @@ features (section 4.1 of the paper), and by retrieval of real images. The rows o
 
 # %% auto #0
 __all__ = ['EXPRESSIONS', 'class_columns', 'evaluation_heads', 'untouched', 'evaluation_pairs', 'pair_counts', 'score_operator',
-           'untouched_retrieval', 'evaluate', 'Expression', 'expression_labels', 'expression_rows', 'score_expression',
-           'evaluate_expressions']
+           'untouched_retrieval', 'evaluate', 'Expression', 'expression_labels', 'expression_rows', 'validation_rows',
+           'score_expression', 'evaluate_expressions']
 
 # %% ../../nbs/ops/43_evaluation.ipynb #0ed12582
 import ast,itertools,warnings
@@ -21,7 +21,7 @@ import torch
 from torch import nn,Tensor
 from ..core import InputError,label_op,OPS
 from ..progress import progress
-from ..data.labels import check_splits,draw_pairs
+from ..data.labels import check_splits,draw_pairs,LabelTable
 from ..evaluate.metrics import average_precision,decision_scores,mean_ap
 from ..evaluate.retrieval import retrieval_iou
 from ..features.table import FeatureTable
@@ -250,9 +250,23 @@ def _partners(labels, rows, rng):
     which = torch.from_numpy(rng.integers(count[:,-1:].numpy()))   # of those that share one
     return torch.searchsorted(count, which.int()+1)
 
-# %% ../../nbs/ops/43_evaluation.ipynb #60f2fefe
+# %% ../../nbs/ops/43_evaluation.ipynb #60f2feff
 EXPRESSIONS = ('x - (y & z)', '(x | y) - z', 'x & (y | z)', '(x - y) | (y - x)')
 
+def validation_rows(
+    table:LabelTable, # labels and splits
+    cols:Tensor, # columns of the classes
+    e:Expression, # k names
+    *, n:int, # results
+    seed:int=0, # of the draw
+) -> Tensor: # rows of the table, (n, k)
+    "Validation images for an expression."
+    rows = table.valid_ids
+    rows = rows[(table.labels[rows][:,cols] > 0).any(1)]
+    rng = np.random.default_rng(seed)
+    return rows[expression_rows(e, table.labels[rows][:,cols], n, rng=rng)]
+
+# %% ../../nbs/ops/43_evaluation.ipynb #60f2fefe
 def score_expression(
     table:FeatureTable, # features with labels and splits
     ops:SetOps, # operators
@@ -284,10 +298,7 @@ def evaluate_expressions(
     parts = class_columns(table)
     with progress('scoring expressions', len(parts)*len(expressions)) as step:
         for (classes,cols),e in itertools.product(parts.items(), map(Expression, expressions)):
-            rows = table.valid_ids
-            rows = rows[(table.labels[rows][:,cols] > 0).any(1)]
-            rng = np.random.default_rng(seed)
-            drawn = rows[expression_rows(e, table.labels[rows][:,cols], n, rng=rng)]
+            drawn = validation_rows(table, cols, e, n=n, seed=seed)
             for name,ops in operators.items():
                 a,b = score_expression(table, ops, e, cols, heads[classes], drawn)
                 res.append(dict(operator=name, op=e.text, classes=classes) | a | b)
