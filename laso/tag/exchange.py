@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs,quote,unquote,urlsplit
 from xml.etree import ElementTree as ET
+from xml.parsers import expat
 import numpy as np
 from ..core import InputError,name_all,notify
 from ..data.files import leads_out,read_bytes,read_json
@@ -49,6 +50,14 @@ class _Whole(ET.TreeBuilder):
     def doctype(self, name, pubid, system): raise ValueError('a document type')
 
 _BEFORE = re.compile(r'(?s)\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*')   # the root of a document
+_ENCODING = re.compile(r"""<\?xml\s[^>]*?\bencoding\s*=\s*["'](.*?)["']""")
+
+def _behind(text):
+    "What follows the root of a document; comments there may look like anything."
+    p,b,ends = expat.ParserCreate('utf-8'),text.encode(),[]
+    p.EndElementHandler = lambda name: ends.append(p.CurrentByteIndex)
+    p.Parse(b, True)
+    return b[b.index(b'>', ends[-1])+1:].decode()
 
 def _parse(b):
     "What is before the root, the root, its RDF, its prefixes, and what is behind it."
@@ -56,8 +65,9 @@ def _parse(b):
     root = ET.fromstring(text, ET.XMLParser(target=whole))
     rdf = root if root.tag == _q('rdf:RDF') else root.find(_q('rdf:RDF'))
     if rdf is None: raise ValueError('no rdf:RDF')
-    end = text.index('>', text.rindex('</'))+1
-    return _BEFORE.match(text)[0],root,rdf,whole.prefixes,text[end:]
+    said = _ENCODING.match(text)
+    if said and said[1].lower() not in ('utf-8', 'utf8'): raise ValueError(f'encoding {said[1]}')
+    return _BEFORE.match(text)[0],root,rdf,whole.prefixes,_behind(text)
 
 def _text(root, prefixes):
     own = {v: k for k,v in NAMESPACES.items() if v not in prefixes}
@@ -74,10 +84,12 @@ def _list(rdf, name, needed):
     single = [d.attrib.pop(name) for d in about if name in d.attrib]
     for p in found:
         for o in p:
-            if o.tag in (_q('rdf:Bag'), _q('rdf:Seq')): return o
+            if o.tag in map(_q, ('rdf:Bag', 'rdf:Seq', 'rdf:Alt')): return o
     if not (found or single or needed): return None
     if not about: about = [ET.SubElement(rdf, _q('rdf:Description'), {_q('rdf:about'): ''})]
     p = found[0] if found else ET.SubElement(about[0], name)
+    if p.attrib or any(isinstance(o.tag, str) for o in p):
+        raise ValueError(f"{name.rpartition('}')[2]} that is no list")
     single.append((p.text or '').strip())
     p.text,res = None,ET.SubElement(p, _q('rdf:Bag'))
     for o in filter(None, single): ET.SubElement(res, _q('rdf:li')).text = o
@@ -88,16 +100,18 @@ def _values(items): return [o for o in items if o.tag == _q('rdf:li')]
 # %% ../../nbs/tag/88_exchange.ipynb #5b0bb920
 def _levels(tag): return [o.strip() for o in tag.split('|') if o.strip()] or [tag]
 
-def _merge(rdf, tags):
-    "Bring the lists of keywords in step with the tags."
-    had = {o.text for o in _values(_list(rdf, 'dc:subject', False) or ())}
-    former = {o.text for o in _values(_list(rdf, 'laso:tags', False) or ())}
-    own = [t for t in tags if t in former or _levels(t)[-1] not in had]
-    gone = former-{*tags}
+def _merge(rdf, tags, known):
+    "Bring the lists of keywords in step with the tags; those that are not known are of others."
+    had,former = ({o.text for o in _values(_list(rdf, k, False) or ())}
+                  for k in ('dc:subject', 'laso:tags'))
+    theirs = had-{_levels(t)[-1] for t in former}
+    own = [t for t in tags if t in former or _levels(t)[-1] not in theirs]
+    gone = {t for t in former-{*tags} if known is None or t in known}
     for name,(sep,needed) in _LISTS.items():
         def form(t): return sep.join(_levels(t)) if sep else _levels(t)[-1]
-        _change(_list(rdf, name, needed and bool(tags)), map(form, tags), map(form, gone))
-    _change(_list(rdf, 'laso:tags', bool(own)), own, former-{*own})
+        remove = {*map(form, gone)}-{*map(form, former-gone)}
+        _change(_list(rdf, name, needed and bool(tags)), map(form, tags), remove)
+    _change(_list(rdf, 'laso:tags', bool(own)), own, gone)
     for d in rdf.findall(_q('rdf:Description')):
         for p in [p for o in ('laso:tags', *_LISTS) for p in d.findall(_q(o))]:
             if not any(len(o) for o in p): d.remove(p)   # nothing is left of it
@@ -105,7 +119,7 @@ def _merge(rdf, tags):
 def _change(items, add, remove):
     if items is None: return
     add = list(dict.fromkeys(add))
-    remove = {*remove}-{*add}
+    remove = remove-{*add}
     for o in _values(items):
         if o.text in remove: items.remove(o)
     there = {o.text for o in _values(items)}
@@ -115,21 +129,25 @@ def _change(items, add, remove):
 # %% ../../nbs/tag/88_exchange.ipynb #ba192bad
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
+def _clean(tags): return [_NOT_XML.sub('\ufffd', t) for t in tags]
+
 def merged(
     sidecar:bytes, # of an existing file, or nothing
     tags:list, # of the photograph
+    known:list|None=None, # that may be taken back; by default all that came from here
 ) -> str|None: # None if nothing is to be written
     "A sidecar with these tags; a `ValueError` or `ParseError` says why it can't be read."
-    tags = [_NOT_XML.sub('\ufffd', t) for t in tags]
     before,root,rdf,prefixes,after = _parse(sidecar or _NEW.encode())
     was = _text(root, prefixes)
-    _merge(rdf, tags)
+    _merge(rdf, _clean(tags), None if known is None else {*_clean(known)})
     now = _text(root, prefixes)
     if now == was: return None
     if not sidecar:
         ET.indent(root)
         now = _text(root, prefixes)
-    return before+now+after
+    if _text(_parse((res := before+now+after).encode())[1], prefixes) != now:
+        raise ValueError('what can not be read again')
+    return res
 
 # %% ../../nbs/tag/88_exchange.ipynb #2a795815
 def sidecar_of(
@@ -157,6 +175,7 @@ def _write(path, text):
 def write_sidecars(
     files:list, # paths of photographs
     chosen:list, # the tags of each
+    known:list|None=None, # tags that may be taken back; by default all that came from here
 ) -> list: # sidecars that can't be read or written, and why; they stay as they are
     "Merge tags into the sidecars of photographs."
     bad,beside = [],{}
@@ -165,7 +184,7 @@ def write_sidecars(
         try:
             if f.parent not in beside: beside[f.parent] = _stems(f.parent)
             path = sidecar_of(f, beside[f.parent])
-            text = merged(read_bytes(path, 2**24) if path.is_file() else b'', list(tags))
+            text = merged(read_bytes(path, 2**24) if path.is_file() else b'', list(tags), known)
             if text is not None: _write(path, text)
         except OSError as e: bad.append((path, e.strerror))
         except (ValueError, ET.ParseError) as e: bad.append((path, str(e)))
@@ -205,16 +224,21 @@ def write_label_studio(
 def _inside(name, root):
     return os.path.isabs(name) and Path(os.path.normpath(name)).is_relative_to(root.absolute())
 
+def _name_of(address):
+    with suppress(ValueError):   # of brackets without a host in them
+        url = urlsplit(address)
+        return parse_qs(url.query).get('d', [None])[0] or unquote(url.path or address)
+    return address
+
 def _find(address, root):
     "The file below `root` that an address ends with, or None."
-    url = urlsplit(address)
-    name = parse_qs(url.query).get('d', [None])[0] or unquote(url.path or address)
+    name = _name_of(address)
     for o in (address, name):
         if _inside(o, root) and os.path.isfile(o): return Path(o)
     parts = [o for o in name.replace('\\', '/').split('/') if o]
     ends = ['/'.join(parts[i:]) for i in range(len(parts))]
     for end in [*ends, re.sub(r'^[0-9a-f]{8}-', '', (parts or [''])[-1])]:
-        if not leads_out(end) and (root/end).is_file(): return root/end
+        if not leads_out(end) and os.path.isfile(root/end): return root/end
 
 def _annotated(task):
     "The choices of the last annotation, or None."
@@ -247,13 +271,20 @@ def _fiftyone(found):
     for key,o in found['labels'].items():
         yield key,o if o is None else [name(t) for t in (o if isinstance(o, list) else [o])]
 
-def _samples(found):
-    for sample in found['samples']:
-        fields = [o for o in sample.values() if isinstance(o, dict)]
-        kinds = {o.get('_cls'): o for o in fields}
-        o = kinds.get('Classifications', kinds.get('Classification'))
-        if o is not None: o = [t['label'] for t in o.get('classifications', [o])]
-        yield sample['filepath'],o
+def _is_labels(o):
+    return isinstance(o, dict) and o.get('_cls') in ('Classification', 'Classifications')
+
+def _label_fields(samples):
+    "The fields that have labels; `ground_truth` alone where it is one of them."
+    def values(k): return [s[k] for s in samples if s.get(k) is not None]
+    names = {k: values(k) for k in dict.fromkeys(k for s in samples for k in s)}
+    res = [k for k,o in names.items() if all(map(_is_labels, o)) and (o or k == 'ground_truth')]
+    return ['ground_truth'] if 'ground_truth' in res else res
+
+def _samples(samples, field=None):
+    for s in samples:
+        o = s.get(field)
+        yield s['filepath'],o and [t['label'] for t in o.get('classifications', [o])]
 
 # %% ../../nbs/tag/88_exchange.ipynb #2eb70885
 def read_labels_json(
@@ -261,18 +292,24 @@ def read_labels_json(
     root:str|Path|None=None, # folder of the images; by default that of the file
 ) -> tuple: # paths, a list of tags for each, and None for each, since its tags are complete
     "Images and their tags, as labelled in another program."
-    file = Path(file)
+    file,fields = Path(file),[]
     root = Path(root) if root is not None else file.parent
     try:
         found = read_json(file)
         if isinstance(found, list): rows = list(_label_studio(found))
-        else: rows = list(_samples(found) if 'samples' in found else _fiftyone(found))
+        elif 'samples' not in found: rows = list(_fiftyone(found))
+        else:
+            fields = _label_fields(found['samples'])
+            rows = list(_samples(found['samples'], *fields[:1]))
         if not all(isinstance(a, str) and (t is None or all(isinstance(o, str) for o in t))
                    for a,t in rows): raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration,
             RuntimeError):
         raise InputError("expected Label Studio's export as JSON, or labels.json or samples.json "
                          f"of FiftyOne, found something else in {file}; export it again") from None
+    if len(fields) > 1:
+        raise InputError(f"expected the labels of {file} in the field ground_truth, found some in "
+                         f"{name_all(fields)}; export one of these fields alone")
     return _found(rows, file, root)
 
 # %% ../../nbs/tag/88_exchange.ipynb #0a1c6c13
@@ -283,6 +320,12 @@ def _found(rows, file, root):
     if bad := [a for (a,_),p in zip(labelled, paths) if p is None]:
         raise InputError(f"expected the images of {file} in {root}, found {len(bad)} of "
                          f"{len(paths)} absent: {name_all(bad)}; give the folder of the images")
+    where = [os.path.abspath(p) for p in paths]
+    times = Counter(where)
+    if dup := [a for (a,_),p in zip(labelled, where) if times[p] > 1]:
+        raise InputError(f"expected an image for each entry of {file} in {root}, found the same one "
+                         f"for several: {name_all(dup)}; give the folder of the images, and keep "
+                         "one entry an image with all its labels")
     return paths,[t for _,t in labelled],[None]*len(paths)
 
 def _without_suffix(name, root):
