@@ -10,9 +10,10 @@ __all__ = ['TAGGER', 'Journal', 'check_own', 'own_file']
 
 # %% ../nbs/06_owned.ipynb #0a2c6a37
 import json,os
+from collections import Counter
 from contextlib import contextmanager,suppress
 from pathlib import Path
-from .core import InputError
+from .core import InputError,name_all
 from .store import atomic_path,cache_dir,digest
 
 # %% ../nbs/06_owned.ipynb #84254cf3
@@ -47,13 +48,17 @@ def check_own(
     *paths:str|Path|None, # files to be written; None for one that is not asked for
     mark:bytes=b'', # what files of ours have near their beginning, whoever wrote them
 ):
-    "Refuse to replace a file that laso did not write, or that changed since."
-    for path in filter(None, paths): _check_one(path, mark)
+    "Refuse to replace a file that laso did not write or that changed since, or to write one twice."
+    files = [o for o in paths if o and not os.path.abspath(o).startswith(('/dev/', '/proc/'))]
+    for path in files: _check_one(path, mark)
+    times = Counter(map(os.path.realpath, files))
+    if dup := [o for o in files if times[os.path.realpath(o)] > 1]:
+        raise InputError(f"expected another file for each result, found the same one for several: "
+                         f"{name_all(dup)}; choose other names")
 
 def _check_one(path, mark):
     own = os.path.abspath(path)
-    if own.startswith(('/dev/', '/proc/')) or not os.path.isfile(own) or not os.stat(own).st_size:
-        return
+    if not os.path.isfile(own) or not os.stat(own).st_size: return
     with open(own, 'rb') as f:
         if mark and mark in f.read(256): return
     if [own, digest(Path(own))] not in _written():
