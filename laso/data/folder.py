@@ -100,10 +100,10 @@ def images_folder(
     fnames:list, # names of the images
     folder:str='images', # where they should be, in `path`
 ) -> str: # `folder`, or . where they are beside their table
-    "Where the images are."
-    some = fnames[:100]
-    found = (o for o in (folder, '.') if len(find_names(path/o, some)[1]) < len(some))
-    return next(found, folder)
+    "Where the images are, or most of them."
+    def absent(o): return len(find_names(path/o, fnames)[1])
+    n = absent(folder)
+    return '.' if n and absent('.') < n else folder
 
 # %% ../../nbs/data/12_folder.ipynb #a11d44ef
 def read_valid(
@@ -127,9 +127,9 @@ def _lines(path, join=False):
 # %% ../../nbs/data/12_folder.ipynb #c46b8375
 def _read_vocab(path, labels, join):
     found,file = {o for l in labels for o in l},path/'classes.txt'
-    vocab = _lines(file, join) if file.is_file() else found
+    if not file.is_file(): return sorted(o for o in found if o[:1] != '?')
+    vocab = _lines(file, join)
     found = {o for o in found if o[:1] != '?' or o[1:] not in vocab}   # not `?dog` beside `dog`
-    if not file.is_file(): return sorted(found)
     if dup := [o for o,k in Counter(vocab).items() if k > 1]:
         raise InputError("expected each class once in classes.txt, found more than one line for "
                          f"{name_all(dup)}; keep one line a class")
@@ -220,6 +220,13 @@ def _known(labels, rows, vocab, label_delim):
     return [l + [f'?{v}' for v in vocab if k and v not in k and v not in l and f'?{v}' not in l]
             for l,k in zip(labels, looked)]
 
+def _of_classes(table, labels, vocab):
+    "The labels without `?name` of a name that no image shows."
+    fine = {*vocab, *(f'?{o}' for o in vocab)}
+    if never := sorted({o for l in labels for o in l}-fine):
+        notify(f'left out names of {table} that no image shows for certain: {name_all(never)}')
+    return [[o for o in l if o in fine] for l in labels] if never else labels
+
 def _say_unknown(table, labels, vocab):
     names = set(vocab)
     if n := sum(o not in names for l in labels for o in l):
@@ -241,6 +248,7 @@ def read_rows(
     rows,cols = read_table(path, columns=columns, label_delim=label_delim)
     labels = [split_labels(r['labels'], label_delim) for r in rows]
     vocab = _read_vocab(path.parent, labels, join)
+    labels = _of_classes(path.name, labels, vocab)
     if 'known' in cols: labels = _known(labels, rows, vocab, label_delim)
     _say_unknown(path.name, labels, vocab)
     if 'is_valid' in cols: is_valid = read_valid(rows, cols, seed)

@@ -68,6 +68,7 @@ def _voc_split(root, split, notes):
                          "correct the file")
     return ids
 
+# %% ../../nbs/data/16_layouts.ipynb #06761a30
 def _voc_ids(root):
     "Numbers of the training and of the validation images; all have annotations."
     notes = {o.stem for o in (root/'Annotations').glob('*.xml')}
@@ -75,6 +76,9 @@ def _voc_ids(root):
     has_test = test.is_file() and not notes.isdisjoint(_voc_split(root, 'test', notes))
     splits = ('trainval', 'test') if has_test else ('train', 'val')
     tr,va = (_voc_split(root, o, notes) for o in splits)
+    if not tr+va:
+        raise InputError(f"expected images in {' and '.join(f'{o}.txt' for o in splits)} of "
+                         f"{root/'ImageSets'/'Main'}, found none; add a line for each image")
     if absent := [o for o in tr+va if o not in notes]:
         raise InputError(f"expected an annotation of every image in {root/'Annotations'}, "
                          f"found {len(absent)} of {len(tr+va)} absent: {name_all(absent)}; "

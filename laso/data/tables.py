@@ -97,6 +97,10 @@ def _own_names(name, head, columns):
         raise InputError(f"expected each column of {name} once, found more than one "
                          f"{name_all(dup)}; remove one")
     need = {'fname': 'fname', 'labels': 'labels', **columns}
+    if len({*need.values()}) < len(need):
+        raise InputError(f"expected a column of its own for each of {', '.join(need)}, found "
+                         f"{', '.join(need.values())}; correct --file-column and --label-column "
+                         "(columns in Python)")
     if missing := [o for o in need.values() if o not in head]:
         raise InputError(f"expected {name} to have the columns {','.join(need.values())}, found "
                          f"{name_all([','.join(head)]) or 'nothing'}; {_remedy(head, missing)}")
@@ -174,7 +178,7 @@ def check_vectors(
         raise InputError(f"expected a file of vectors, found no file {features}; "
                          "write one with np.save")
     rows,delim = read_table(Path(labels), **kwargs)[0],kwargs.get('label_delim')
-    known = {o for r in rows for o in split_labels(r['labels'], delim)}
+    known = {o for r in rows for o in split_labels(r['labels'], delim) if o[:1] != '?'}
     if bad := [o for o in novel or () if o not in known]:
         otherwise = f'the labels are {name_all(sorted(known), 5)}'
         raise InputError(f"expected novel classes that are labels in {Path(labels).name}, found "

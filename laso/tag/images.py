@@ -256,7 +256,7 @@ def _by_content(found):
             _,names = tags.setdefault((p.name, _content(p)), (p, []))
             names.append(sub.name)
     paths,labels = zip(*tags.values())
-    if bad := [p.name for p,l in tags.values() if NONE in l and len(l) > 1]:
+    if bad := [p.name for p,l in tags.values() if NONE in l and len({*l}) > 1]:
         raise InputError(f"expected images in {NONE} that show no tag, found {name_all(bad)} in "
                          "other folders too; take them out of one")
     labels = [[t for t in l if t != NONE] for l in labels]
@@ -269,8 +269,7 @@ def _content(p):
 # %% ../../nbs/tag/83_images.ipynb #ba171ef0
 def _from_csv(file, folder, **options):
     rows,cols = read_table(file, **options)
-    fnames = [_inside(r['fname'], folder) for r in rows]
-    at = folder/images_folder(folder, fnames)
+    at,fnames = _places([r['fname'] for r in rows], folder)
     fnames = check_fnames(at, fnames, file.name)
     rows = [dict(r, fname=o) for r,o in zip(rows, fnames)]
     if 'is_valid' in cols:
@@ -281,14 +280,22 @@ def _from_csv(file, folder, **options):
     return [at/r['fname'] for r in rows],check_tags(names('labels'), len(rows)),known
 
 def _split(text, label_delim):
-    if label_delim in (None, ' '): return split_names(text)
+    if not label_delim or label_delim == ' ': return split_names(text)
     return [o for o in map(str.strip, text.split(label_delim)) if o]
 
+def _places(names, folder):
+    "Where images are: a folder, and their names in it. Whole paths say themselves where."
+    short = [o for o in names if not os.path.isabs(o)]
+    inner = images_folder(folder, short)
+    if len(short) == len(names): return folder/inner,names
+    def place(o): return o if inner == '.' else f'{inner}/{o}'
+    return folder,[_inside(o, folder) if os.path.isabs(o) else place(o) for o in names]
+
 def _inside(name, folder):
-    "A name relative to the folder, where it is a whole path into it."
-    if not os.path.isabs(name): return name
-    found = os.path.relpath(os.path.realpath(name), os.path.realpath(folder))
-    if found.split(os.sep)[0] != '..': return found
+    "The name relative to the folder of a whole path into it; a link counts where it lies."
+    for form in (os.path.abspath, os.path.realpath):
+        found = os.path.relpath(form(name), form(folder))
+        if found.split(os.sep)[0] != '..': return found
     raise InputError(f"expected images inside the folder {folder}, found {name!r}; name "
                      "their folder with --root (root in Python)")
 
