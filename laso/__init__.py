@@ -57,7 +57,7 @@ Modules:
 - `laso.lab.leaderboard`: A few-shot benchmark that others can enter: one protocol, an entry in a file, a check that anyone can repeat
 - `laso.lab.mlp`: The perceptron that the paper's few-shot experiments train, many of them at once
 - `laso.lab.official`: Read the weights that the authors of the paper released, into the modules of this package
-- `laso.lab.paper`: What a benchmark measured, in the form of the paper's three tables and beside the published numbers
+- `laso.lab.paper`: What was measured, in the form of the paper's three tables, and the published numbers beside what they belong to
 - `laso.lab.paper_command`: `laso paper` runs the paper's three evaluations as its authors ran them, and writes their tables
 - `laso.lab.perf`: What this machine does, against its limits
 - `laso.lab.protocol`: The paper's three evaluations as its authors ran them, from images to tables

@@ -1264,6 +1264,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'laso.lab.paper._joined': ('lab/paper.html#_joined', 'laso/lab/paper.py'),
                                 'laso.lab.paper._map_rows': ('lab/paper.html#_map_rows', 'laso/lab/paper.py'),
                                 'laso.lab.paper._name': ('lab/paper.html#_name', 'laso/lab/paper.py'),
+                                'laso.lab.paper._of_network': ('lab/paper.html#_of_network', 'laso/lab/paper.py'),
                                 'laso.lab.paper._percent': ('lab/paper.html#_percent', 'laso/lab/paper.py'),
                                 'laso.lab.paper._protocol_classification': ('lab/paper.html#_protocol_classification', 'laso/lab/paper.py'),
                                 'laso.lab.paper._protocol_fewshot': ('lab/paper.html#_protocol_fewshot', 'laso/lab/paper.py'),
