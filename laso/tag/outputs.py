@@ -11,11 +11,12 @@ __all__ = ['BATCH', 'tag_images', 'journal_of', 'name_from', 'write_table', 'wri
            'SortedFolder', 'write_page']
 
 # %% ../../nbs/tag/87_outputs.ipynb #fd25fda0
-import base64,filecmp,itertools,json,os,re,shutil,zlib
+import base64,itertools,json,os,re,shutil,zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import quote
 import numpy as np
 from fastcore.basics import chunked,patch
@@ -182,19 +183,22 @@ class SortedFolder:
             raise InputError(f"expected a new folder, found other files in {folder}; "
                              "choose another")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(self.folder/SORTED)
+        self.journal,self.rows,self.planned = Journal(self.folder/SORTED),[],{}
         for row in self.journal:
             with suppress(ValueError, TypeError, AttributeError):
-                name,source = row
+                name,source,*gone = row
                 if leads_out(name) or len(Path(name).parts) != 2: continue
-                self.there.setdefault(source, set()).add(name)
+                ours = self.there.setdefault(source, set())
+                ours.discard(name) if gone else ours.add(name)
         self.journal.add([])
 
 def _same(dest, source):
     "Is it our link, or our copy as it was made?"
     with suppress(OSError):
         if os.path.islink(dest): return os.path.realpath(dest) == os.path.realpath(source)
-        return dest.is_file() and dest != Path(source) and filecmp.cmp(dest, source)
+        if not dest.is_file() or dest == Path(source): return False
+        alike = os.path.getsize(dest) == os.path.getsize(source)
+        return alike and digest(dest) == digest(Path(source))   # whatever the times say
     return False
 
 # %% ../../nbs/tag/87_outputs.ipynb #1b9c2162
@@ -202,43 +206,61 @@ def _same(dest, source):
 def put(self:SortedFolder,
     files:list, # paths of images
     chosen:list, # the tags of each
+    known:list|None=None, # tags that may be taken back; by default all
 ):
     "Sort images into the folders of their tags."
-    rows = []
+    mine = None if known is None else {folder_name(t) for t in known}
     for f,tags in zip(files, chosen):
-        source = os.path.abspath(f)
-        wanted,names = {folder_name(t) for t in tags},self.there.setdefault(source, set())
-        for name in [o for o in names if o.split('/')[0] not in wanted]:
-            if _same(self.folder/name, source): (self.folder/name).unlink()
-            names.remove(name)
-        new = [_place(self.folder/o, source, self.copy) for o in sorted(wanted)]
-        new = [o.relative_to(self.folder).as_posix() for o in new]
-        rows += [[o, source] for o in new if o not in names]
-        names.update(new)
-    self.journal.add(rows)
+        source,wanted = os.path.abspath(f),{folder_name(t) for t in tags}
+        for name in [*self.there.setdefault(source, set())]:
+            folder = name.split('/')[0]
+            if folder not in wanted and (mine is None or folder in mine): self._take(name, source)
+        for folder in sorted(wanted): self._plan(folder, source)
+    self._make()
+
+@patch
+def _take(self:SortedFolder, name, source):
+    "Take a link or a copy away, unless it was changed; after that it isn't ours."
+    if _same(self.folder/name, source): (self.folder/name).unlink()
+    self.there[source].remove(name)
+    self.rows.append([name, source, 'gone'])
 
 # %% ../../nbs/tag/87_outputs.ipynb #4f3520f5
-def _place(folder, source, copy):
-    "Put a link or a copy into a folder; returns where it is."
-    folder.mkdir(exist_ok=True)
-    name = Path(source)
+@patch
+def _plan(self:SortedFolder, folder, source):
+    "Find a name for an image in a folder, unless the image is there."
+    path,ours = Path(source),self.there[source]
     for i in itertools.count(1):
-        dest = folder/(name.name if i == 1 else f'{name.stem} ({i}){name.suffix}')
-        same = _same(dest, source)
-        if same and os.path.islink(dest) and copy: dest.unlink()
-        elif same: return dest
-        if not os.path.lexists(dest): break
+        name = f"{folder}/{path.name if i == 1 else f'{path.stem} ({i}){path.suffix}'}"
+        if (key := normalize('NFC', name).casefold()) in self.planned: self._make()
+        dest = self.folder/name
+        if same := _same(dest, source):
+            if not (self.copy and os.path.islink(dest) and name in ours): return
+        if same or not os.path.lexists(dest): break
+    self.planned[key] = name,source
+    self.rows.append([name, source])
+
+@patch
+def _make(self:SortedFolder):
+    "Make what was planned, when the journal knows of it."
+    self.journal.add(self.rows)
+    for name,source in self.planned.values():
+        self.there[source].add(name)
+        _link_or_copy(self.folder/name, Path(source), self.copy)
+    self.rows,self.planned = [],{}
+
+# %% ../../nbs/tag/87_outputs.ipynb #4f3520f6
+def _link_or_copy(dest, source, copy):
+    dest.parent.mkdir(exist_ok=True)
     if copy:
-        new = folder/f'.laso-{dest.name}'   # what a killed process left is written over
+        new = dest.with_name(f'.laso-{dest.name}')   # what a killed process left is written over
         shutil.copy2(source, new)
-        os.replace(new, dest)
-        return dest
-    real = os.path.join(os.path.realpath(name.parent), name.name)
-    try: os.symlink(os.path.relpath(real, os.path.realpath(folder)), dest)
+        return os.replace(new, dest)
+    real = os.path.join(os.path.realpath(source.parent), source.name)
+    try: os.symlink(os.path.relpath(real, os.path.realpath(dest.parent)), dest)
     except (OSError, ValueError) as e:
         raise InputError(f"expected a disk with links, found one that refuses them ({e}); "
                          "add --copy") from None
-    return dest
 
 # %% ../../nbs/tag/87_outputs.ipynb #9c2316d8
 def _thumbnail(file):
