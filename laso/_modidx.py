@@ -887,6 +887,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'laso/fewshot/baselines.py'),
                                         'laso.fewshot.baselines.RidgeHeads.__call__': ( 'fewshot/baselines.html#ridgeheads.__call__',
                                                                                         'laso/fewshot/baselines.py'),
+                                        'laso.fewshot.baselines.RidgeHeads.fit': ( 'fewshot/baselines.html#ridgeheads.fit',
+                                                                                   'laso/fewshot/baselines.py'),
                                         'laso.fewshot.baselines._edges': ('fewshot/baselines.html#_edges', 'laso/fewshot/baselines.py'),
                                         'laso.fewshot.baselines._head': ('fewshot/baselines.html#_head', 'laso/fewshot/baselines.py'),
                                         'laso.fewshot.baselines._normal': ('fewshot/baselines.html#_normal', 'laso/fewshot/baselines.py'),

@@ -51,9 +51,13 @@ class RidgeHeads:
     centre:bool=False # minus the mean of the pool?
     def __call__(self, t:Task) -> Tensor:
         x,v = _scaled(t.examples, self.centre),_scaled(t.queries, self.centre)
-        x,v,my = x-x.mean(0),v-x.mean(0),t.y.mean(0)
+        if t.known is None: return self.fit(x, t.y, v)
+        each = zip(t.y.T[...,None], t.known.T)   # by the examples of which a class is known
+        return torch.cat([self.fit(x[k], y[k], v) for y,k in each], 1)
+    def fit(self, x, y, v):
+        x,v,my = x-x.mean(0),v-x.mean(0),y.mean(0)
         inner = x @ x.T + self.l2*torch.eye(len(x))
-        return v @ (x.T @ torch.linalg.solve(inner, t.y-my)) + my
+        return v @ (x.T @ torch.linalg.solve(inner, y-my)) + my
 
 # %% ../../nbs/fewshot/62_baselines.ipynb #2c1a9cca
 def _prototypes(z, member):
@@ -255,7 +259,7 @@ class FeatureMixup:
 # %% ../../nbs/fewshot/62_baselines.ipynb #58f559b8
 def fit_blended(
     x:Tensor, # features of norm 1, (n_heads, n, d)
-    y:Tensor, # labels in {0,1}, (n_heads, n, n_lbl)
+    y:Tensor, # labels in {0,1}, NaN where unknown, (n_heads, n, n_lbl)
     p:Tensor, # prototypes, (n_heads, n_lbl, d)
     *, s:Tensor|None=None, # weights of the examples, (n_heads, n), 0 for padding; 1 by default
     start:float=1., # λ of the start, above 0
@@ -267,13 +271,14 @@ def fit_blended(
     root = s.sqrt()
     lip = torch.linalg.eigvalsh(root*(k+1)*root.mT)[:,-1,None,None]/4 + l2
     lip_a = (s*own**2).sum(1, keepdim=True)/4 + l2
-    c,b = s*y/start,torch.zeros_like(lip_a)   # w = x.mT @ c
+    c,b = s*y.nan_to_num(0)/start,torch.zeros_like(lip_a)   # w = x.mT @ c
     a = (c*own).sum(1, keepdim=True).mean(2, keepdim=True).expand_as(b)
+    def slopes(): return (s*((k @ c + b + a*own).sigmoid() - y)).nan_to_num(0)
     for i in range(steps):
-        g = s*((k @ c + b + a*own).sigmoid() - y)
+        g = slopes()
         c,b = c-(g+l2*c)/lip,b-g.sum(1, keepdim=True)/lip
         if i % 10 == 9:
-            g = s*((k @ c + b + a*own).sigmoid() - y)
+            g = slopes()
             a = a-((g*own).sum(1, keepdim=True)+l2*a)/lip_a.clamp(min=1e-9)
     return x.mT @ c,b,a
 
@@ -286,7 +291,7 @@ class LPPlusPlus:
     l2:float=0. # penalty, which the paper has not
     def __call__(self, t:Task) -> Tensor:
         x,p = t.examples.centred(),_prototypes(t.examples.centred(), t.y)
-        w,b,a = fit_blended(x[None], t.y[None], p[None], start=self.start, l2=self.l2,
+        w,b,a = fit_blended(x[None], t.labels[None], p[None], start=self.start, l2=self.l2,
                             steps=self.steps)
         return t.queries.centred() @ (w[0] + a[0]*p.T) + b[0]
 
@@ -300,7 +305,7 @@ class CLAP:
     def __call__(self, t:Task) -> Tensor:
         x,v = t.examples.centred(),t.queries.centred()
         p = _prototypes(x, t.y)
-        w = self.fit(x, t.y, p)
+        w = self.fit(x, t.labels, p)
         return (apply_heads(w, v[None].expand(len(w), -1, -1))[...,0] + self.scale*(p @ v.T)).T
     def fit(self, x, y, p):
         "Weights (n_way, d+1, 1) of what is added to the prototypes, and the bias."
@@ -315,11 +320,12 @@ class CLAP:
 
 def class_multipliers(
     logits:Tensor, # of prototypes for the examples, (n, n_way)
-    y:Tensor, # labels in {0,1}, (n, n_way)
+    y:Tensor, # labels in {0,1}, NaN where unknown, (n, n_way)
 ) -> Tensor: # (n_way,) in [0,1]
     "The mean probability of a class against those that an image does not show."
-    other = logits.masked_fill(y > 0, -torch.inf).logsumexp(1, keepdim=True)
-    return group_means((logits-torch.logaddexp(logits, other)).exp(), y).diagonal()
+    other = logits.masked_fill(y != 0, -torch.inf).logsumexp(1, keepdim=True)
+    shares = (logits-torch.logaddexp(logits, other)).exp()
+    return group_means(shares, y.nan_to_num(0)).diagonal()
 
 # %% ../../nbs/fewshot/62_baselines.ipynb #755aa025
 BUDGET = 8   # settings of each method

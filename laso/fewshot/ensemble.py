@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import InputError
+from ..core import InputError,label_op
 from ..store import digest
 from ..evaluate.metrics import draw_counts,mean_ap,resampled_map
 from ..evaluate.statistics import Estimate,two_way
@@ -130,9 +130,9 @@ def head(self:Stack,
 ) -> Tensor: # weights, (d+1, n_way)
     "The linear heads, of support images, neighbours and intersections."
     c,n = self.company(t),len(t.x)
-    w,twice = c.w.clamp(min=1e-6),t.y.repeat_interleave(self.k, 0)
+    w,twice = c.w.clamp(min=1e-6),t.labels.repeat_interleave(self.k, 0)
     each = (w/w.sum(1, keepdim=True)).flatten()
-    parts = [(c.z, t.y, torch.ones(n))]
+    parts = [(c.z, t.labels, torch.ones(n))]
     if self.head_near:
         parts.append((c.pool_z[c.at].flatten(0, 1), twice, self.head_near*each))
     if t.ops and self.head_inter:
@@ -146,10 +146,11 @@ def head(self:Stack,
 @patch
 def made_pairs(self:Stack, t):
     "Intersections of two support images, their labels and weights, if any two share a class."
-    i,j = synthetic_pairs(t.y, 'intersection', 200, rng=np.random.default_rng(0)).T
+    i,j = synthetic_pairs(t.labels, 'intersection', 200, rng=np.random.default_rng(0)).T
     if not len(i): return []
     weights = torch.full((len(i),), self.head_pairs*len(t.x)/len(i))
-    return [(self.both(t, t.x[i], t.x[j]), t.y[i]*t.y[j], weights)]
+    y = label_op('intersection', t.labels[i], t.labels[j])
+    return [(self.both(t, t.x[i], t.x[j]), y, weights)]
 
 # %% ../../nbs/fewshot/63_ensemble.ipynb #0f416993
 @dataclass
