@@ -25,10 +25,7 @@ from torch import Tensor
 from ..core import InputError
 from ..progress import stage,tell
 from ..store import atomic_path
-from ..data.crop import cropped
-from ..data.labels import pseudo_novel
 from ..data.folder import ImageSet
-from ..data.layouts import load_data
 from ..evaluate.metrics import by_group,pr_curves
 from ..features.backbones import Backbone,create_backbone,save_weights
 from ..features.extract import extract,kept_memory,native_bf16
@@ -75,9 +72,7 @@ def features_for(
 ) -> tuple: # images, backbone, features
     "Images, the backbone after phase 1, and the table of features."
     from laso.train.callbacks import drawn_from
-    images = load_data(cfg.data, seed=cfg.seed, quick=cfg.quick, skip=cfg.skip_bad, **cfg.table)
-    if cfg.pseudo is not None: images = pseudo_novel(images, cfg.pseudo)
-    images = cropped(images, cfg.crop, cfg.size)
+    images = cfg.images()
     if scored: _check_scored(images, cfg)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with drawn_from(cfg.seed):
@@ -269,7 +264,8 @@ class _Run:
         found = asdict(self.found) if self.found else None
         config = dict(asdict(cfg), log=list(cfg.log), methods=list(cfg.methods))
         return dict(schema=1, laso_version=version('laso'), command=command, seed=cfg.seed,
-                    data=data, backbone=backbone, representation=found, config=config)
+                    data=data, backbone=backbone, representation=found, config=config,
+                    made_from=cfg.made_from(self.images))
 
 # %% ../../nbs/bench/73_run.ipynb #eb893f79
 @patch

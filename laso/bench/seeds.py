@@ -94,7 +94,8 @@ def _finished(folder, cfg):
     when = (folder/'results.json').stat().st_mtime
     same = res.get('config') == json.loads(json.dumps(asdict(cfg)))
     if not same or res.get('laso_version') != version('laso'): return None
-    return None if any(f.stat().st_mtime > when for f in files) else res
+    if any(f.stat().st_mtime > when for f in files): return None
+    return res if res.get('made_from') == cfg.made_from(cfg.images()) else None
 
 def bench_seeds(
     cfg:BenchConfig, # the settings; its seed is the first one

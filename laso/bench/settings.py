@@ -9,11 +9,16 @@ __all__ = ['PRESETS', 'TableConfig', 'BenchConfig', 'released']
 
 # %% ../../nbs/bench/72_settings.ipynb #c14a1d76
 from dataclasses import dataclass
+from pathlib import Path
 from fastcore.basics import patch
 from ..core import check_crops,check_name,check_number,check_size,InputError,MOST,name_all
 from ..options import columns_of
 from ..own import check_function,is_own
-from ..data.crop import check_crop
+from ..store import digest
+from ..data.crop import check_crop,cropped
+from ..data.folder import ImageSet
+from ..data.labels import pseudo_novel
+from ..data.layouts import load_data
 from ..features.backbones import DEFAULT_BACKBONE,FROZEN_BACKBONE
 from ..ops.kinds import KINDS
 from .output import BENCH_FILES,PAPER_FILES
@@ -147,3 +152,19 @@ def files(self:BenchConfig) -> list: # names
     more = ['results.safetensors', 'curves.png']
     return [*BENCH_FILES, *more, *['backbone.safetensors']*bool(moves),
             *['choice.safetensors']*(self.concepts is not False), *PAPER_FILES*paper]
+
+# %% ../../nbs/bench/72_settings.ipynb #6d560321
+@patch
+def images(self:BenchConfig) -> ImageSet: # as the backbone is shown them
+    "The images, their labels and splits."
+    res = load_data(self.data, seed=self.seed, quick=self.quick, skip=self.skip_bad, **self.table)
+    if self.pseudo is not None: res = pseudo_novel(res, self.pseudo)
+    return cropped(res, self.crop, self.size)
+
+@patch
+def made_from(self:BenchConfig,
+    images:ImageSet, # those of these settings
+) -> dict: # images and weights: digests; None without a file of weights
+    "What a run depends on, beside its settings."
+    file = None if self.weights in (None, 'random') else digest(Path(self.weights))
+    return dict(images=images.fingerprint(), weights=file)
