@@ -12,10 +12,10 @@ __all__ = ['Images', 'Taught', 'FromRun', 'TaggerOut', 'Plain', 'Nameless', 'Add
            'PageOut', 'teach', 'tag', 'review']
 
 # %% ../../nbs/tag/90_commands.ipynb #b58e8601
-import sys
+import os,sys
 from pathlib import Path
 from typing import Optional
-from ..core import InputError
+from ..core import InputError,name_all
 from ..interrupts import say
 from ..progress import stage
 from ..data.files import check_out,check_path,check_writable
@@ -50,20 +50,41 @@ def teach(source:Taught=None, out:TaggerOut=None, add:Add=None, root:Root=None, 
           tags:Tags=None):
     "Learn tags from a few images of each, or teach a tagger more."
     network = dict(run=run, backbone=backbone, weights=weights, size=size, crops=crops)
-    if tags is not None: return _teach_names(source, tags, out, [add, root, pool], **network)
-    if source is None:
-        raise InputError('expected images that teach tags, or --tags, found neither; give some')
-    if add and any(network.values()):
-        raise InputError("expected --add without options of a network, which the tagger has, found "
-                         f"--{next(k for k,v in network.items() if v)}; leave it out")
+    own = dict(file_column=file_column, label_column=label_column, label_delim=label_delim)
+    new = dict(pool=pool, plain=plain, no_names=no_names)
+    if tags is not None:
+        others = [source, run, add, root, skip_bad, *own.values(), *new.values()]
+        return _teach_names(tags, out, others, **network)
+    _check_options(source, add, root, network, own, new)
     columns = columns_of(file_column, label_column) or None
     out,table = out or add or Path('my.tagger'),dict(columns=columns, label_delim=label_delim)
     _check_teach(source, out, add, [root, run, *(pool or ())], **table)
+    more = _untagged(pool, skip_bad) if pool else None
     some = _examples(source, root, skip_bad, **table)
     with stage(f'Learning tags from {_images(some[0])}'):
-        res = _added(add, *some) if add else _taught(*some, pool, no_names, plain, **network)
+        res = _added(add, *some) if add else _taught(*some, more, no_names, plain, **network)
     res.export(out)
     _say_learned(res, out)
+
+# %% ../../nbs/tag/90_commands.ipynb #01e435a3
+def _without(what, **options):
+    "Refuse an option that would be ignored."
+    if found := [k.replace('_', '-') for k,v in options.items() if v]:
+        raise InputError(f'expected {what}, found --{found[0]}; leave it out')
+
+def _check_options(source, add, root, network, own, new):
+    "Refuse options that don't go together."
+    if source is None:
+        raise InputError('expected images that teach tags, or --tags, found neither; give some')
+    if add: _without('--add without options of a new tagger', **network, **new)
+    if network['run']:
+        _without('--run without options of another network', **network | dict(run=None))
+    if root and source.is_dir():
+        raise InputError(f'expected --root with a CSV or JSON file, found the folder {source}; '
+                         'leave --root out')
+    listed = not source.is_dir() or (source/'labels.csv').is_file()
+    if not listed or source.suffix.lower() == '.json':
+        _without(f'no options of a table for {source}', **own)
 
 # %% ../../nbs/tag/90_commands.ipynb #01e435a4
 def _images(files): return f"{len(files):,} image{'s'*(len(files) != 1)}"
@@ -75,9 +96,12 @@ def _check_images(paths):
     for p in paths: check_path(p, 'an image or a folder of images')
 
 def _files(paths):
-    "Images, and those of folders."
+    "Images, and those of folders; each once."
     from laso.tag.images import find_images
-    return [f for p in paths for f in (find_images(p) if p.is_dir() else [p])]
+    res = {}
+    for f in (f for p in paths for f in (find_images(p) if p.is_dir() else [p])):
+        res.setdefault(os.path.abspath(f), f)
+    return [*res.values()]
 
 def _check_teach(source, out, add, others, **table):
     "Refuse paths that are not there, and a table that can't be read."
@@ -90,6 +114,15 @@ def _check_teach(source, out, add, others, **table):
     from laso.owned import check_own, TAGGER
     check_own(out, mark=TAGGER)
 
+# %% ../../nbs/tag/90_commands.ipynb #4f6e1322
+def _untagged(pool, skip_bad):
+    "Some images of which nothing is known; the others are not looked at."
+    from laso.tag import images, tagger
+    if not (files := _files(pool)):
+        raise InputError(f'expected images in {name_all(pool)}, found none; leave --pool out')
+    files = images.ImageList(files).some(tagger.POOL).images
+    return images.readable(files, files)[0] if skip_bad else files
+
 # %% ../../nbs/tag/90_commands.ipynb #4f6e1323
 def _examples(source, root, skip_bad, **options):
     "Images, labels and what is known of them, from a folder, a table or a file of another program."
@@ -98,6 +131,7 @@ def _examples(source, root, skip_bad, **options):
     else: some = images.read_taught(source, root, **options)
     if not skip_bad: return some
     paths,rest = images.readable(some[0], [*zip(*some[1:])])
+    if not paths: images.ImageList([])   # refuses
     return paths,*map(list, zip(*rest))
 
 def _added(add, paths, labels, known):
@@ -111,8 +145,7 @@ def _taught(paths, labels, known, pool, no_names, plain, run, backbone, **option
     else:
         tags = images.shown_tags(images.check_tags(labels, len(paths)))
         net,ops = start.network_for(backbone, tags, **options),'usual'
-    files = _files(pool or [])
-    return tagger.FewShotTagger.teach(paths, labels, known=known, backbone=net, pool=files or None,
+    return tagger.FewShotTagger.teach(paths, labels, known=known, backbone=net, pool=pool,
                                       names=not no_names, ops=None if plain else ops)
 
 def _say_learned(tagger, out):
@@ -121,11 +154,11 @@ def _say_learned(tagger, out):
     say(f"{tagger.report}\nwritten to {out}")
 
 # %% ../../nbs/tag/90_commands.ipynb #3da50f2f
-def _teach_names(source, tags, out, others, run, backbone, **options):
+def _teach_names(tags, out, others, run, backbone, **options):
     "A tagger of names alone."
-    if source or run or any(others):
-        raise InputError('expected --tags with --backbone alone, found images or a tagger, too; '
-                         'leave them or --tags out')
+    if any(others):
+        raise InputError('expected --tags with --backbone alone, found images or a tagger, or '
+                         'options of theirs, too; leave them or --tags out')
     check_writable(out := out or Path('my.tagger'))
     from laso.tag import start, tagger
     names = [o.strip() for o in tags.split(',') if o.strip()]
@@ -148,12 +181,10 @@ Xmp = flag('--xmp', 'Merge tags into XMP sidecars beside the images.')
 
 # %% ../../nbs/tag/90_commands.ipynb #ec20be9e
 def _outputs(csv, json, html, label_studio, fiftyone):
-    "Files to write, and what writes them; those of others are refused."
+    "Files to write, and what writes them."
     from laso.tag import exchange as e, outputs as o
-    from laso.owned import check_own
     res = {o.write_table: csv, o.write_tags_json: json, o.write_page: html,
            e.write_label_studio: label_studio, e.write_fiftyone: fiftyone}
-    check_own(*res.values())
     return {f: path for f,path in res.items() if path}
 
 # %% ../../nbs/tag/90_commands.ipynb #cdbb66d5
@@ -174,6 +205,8 @@ def _check_tag(tagger, images, files, sort_into, copy, thresholds):
     _check_images(images)
     check_writable(*files, parents=True)
     check_out(sort_into, '--sort-into')
+    from laso.owned import check_own
+    check_own(*files, sort_into)
 
 def _threshold(threshold, precise, complete):
     from laso.tag.fitted import COMPLETE, PRECISE
@@ -215,8 +248,8 @@ def tag(tagger:TaggerFile, images:Images, csv:Table=None, json:Json=None, html:H
         for some,probs in o.tag_images(learned, files, o.journal_of(tagger), skip_bad=skip_bad,
                                        show=show):
             chosen = [learned.choose(p, least) for p in probs]
-            if folders: folders.put(some, chosen)
-            if xmp: bad += e.write_sidecars(some, chosen)
+            if folders: folders.put(some, chosen, learned.tags)
+            if xmp: bad += e.write_sidecars(some, chosen, learned.tags)
             _listed(some, chosen)
             done += zip(some, chosen, probs)
     some,chosen,probs = zip(*done)
