@@ -11,11 +11,11 @@ __all__ = ['Like', 'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small'
            'board_enter', 'board_check', 'board_table', 'explore', 'main']
 
 # %% ../nbs/110_cli.ipynb #8b07c2c5
-import atexit,gc,os,sys,warnings
+import ast,atexit,gc,json,os,re,sys,warnings
 from pathlib import Path
 from typing import Optional
 from typer import Typer
-from .core import cpu_quota,InputError,usable_cores
+from .core import cpu_quota,InputError,notify,usable_cores
 from .interrupts import say,stoppable,words
 from .options import (app,argument,flag,names_in,Novel,option,OutRun,PATH,Run,RunOrVectors,
     VectorLabels,Vectors)
@@ -193,10 +193,9 @@ def board_table(entries:Entries, out:OutRun=None):
 BenchRun = argument(Path, 'Folder that `laso bench` wrote.')
 NoOpen = flag('--no-open', 'Only write the notebook.')
 
-def _notebook(run):
+def _notebook(folder, run):
     "A notebook with one cell, as JSON."
-    import json
-    code = (f"import os\nfrom laso.explore import explorer\nos.chdir({os.getcwd()!r})\n"
+    code = (f"import os\nfrom laso.explore import explorer\nos.chdir({folder!r})\n"
             f"explorer({str(run)!r})")
     cell = dict(cell_type='code', id='explore', metadata={}, execution_count=None, outputs=[],
                 source=code)
@@ -204,13 +203,32 @@ def _notebook(run):
     return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4,
                            nbformat_minor=5))
 
+def _named(text):
+    "The folder and the run in the first cell of a notebook; None if there are none."
+    try:
+        cell = ''.join(json.loads(text)['cells'][0]['source'])
+        found = re.search(r"(?m)^os\.chdir\((.+)\)\nexplorer\((.+)\)", cell).groups()
+        folder,run = map(ast.literal_eval, found)
+        if '\0' not in folder+'/'+run: return folder,run
+    except (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError): return
+
+def _write_notebook(path, run):
+    "Write the notebook, unless there is one of this run or one that somebody changed."
+    from laso.store import atomic_path
+    old = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else ''
+    named = _named(old)
+    other = named and os.path.realpath(os.path.join(*named)) != os.path.realpath(run)
+    if other and old != _notebook(*named):
+        notify(f'{path} shows the run {os.path.join(*named)}; move it away to have one of this run')
+    if not path.exists() or other and old == _notebook(*named):
+        with atomic_path(path) as p: p.write_text(_notebook(os.getcwd(), run), encoding='utf-8')
+
 # %% ../nbs/110_cli.ipynb #bfd163a7
 @app.command()
 def explore(run:BenchRun, no_open:NoOpen=False):
     "Open a widget to look inside a run of `laso bench`, in JupyterLab."
     import subprocess
     from importlib.util import find_spec
-    from laso.store import atomic_path
     need_files(run, 'results.json', 'operators.json', 'operators.safetensors',
                remedy='name a folder that `laso bench` wrote')
     if not no_open and find_spec('jupyterlab') is None:
@@ -218,8 +236,7 @@ def explore(run:BenchRun, no_open:NoOpen=False):
                          f"'laso[widgets]', or call laso.explore.explorer({str(run)!r}) in a "
                          "notebook elsewhere")
     path = run/'explore.ipynb'
-    if not path.exists():
-        with atomic_path(path) as p: p.write_text(_notebook(run), encoding='utf-8')
+    _write_notebook(path, run)
     say(f'{path}: press Shift+Enter in its cell' + '; Ctrl+C ends JupyterLab'*(not no_open))
     if not no_open: subprocess.run([sys.executable, '-m', 'jupyterlab', str(path)])
 
