@@ -222,7 +222,7 @@ def write_label_studio(
 
 # %% ../../nbs/tag/88_exchange.ipynb #0b8afb7d
 def _inside(name, root):
-    return os.path.isabs(name) and Path(os.path.normpath(name)).is_relative_to(root.absolute())
+    return os.path.isabs(name) and Path(os.path.abspath(name)).is_relative_to(os.path.abspath(root))
 
 def _name_of(address):
     with suppress(ValueError):   # of brackets without a host in them
