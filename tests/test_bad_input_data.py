@@ -8,7 +8,7 @@ from laso.features.backbones import Backbone, create_backbone
 from laso.train.finetune import finetuned
 from laso.core import InputError
 from laso.store import cache_dir
-from laso.data.folder import check_images, read_folder
+from laso.data.folder import check_images, images_folder, read_folder
 from laso.features.extract import extract, extract_images
 from laso.features.table import FeatureTable, load_features
 
@@ -90,6 +90,31 @@ def test_no_folder(tmp_path, refused):
 ])
 def test_labels_csv(folder, refused, rows, header, parts):
     refused(lambda: read_folder(folder(rows, header), n_shot=2), *parts)
+
+@pytest.mark.parametrize('columns', [dict(labels='fname'), dict(fname='labels'), dict(fname='is_valid', labels='is_valid'), dict(is_valid='fname')])
+def test_a_column_for_two(folder, refused, columns):
+    refused(lambda: read_folder(folder(), columns=columns), 'a column of its own', '--file-column and --label-column')
+
+@pytest.mark.parametrize('split', [True, False])
+def test_names_that_nobody_shows_for_certain(folder, refused, capsys, split):
+    "Are no classes, with or without a split and a column `known`; they are named once."
+    rows = [('a.jpg', 'dog ?bird', 'False'), ('b.jpg', 'cat ?dog ?fish', 'False'), ('c.jpg', '?bird cat dog', 'True')]
+    header = COLS if split else ('fname', 'labels', 'known')
+    data = read_folder(folder(rows if split else [(f, l, '') for f,l,_ in rows], header), n_shot=1)
+    assert data.vocab == ['cat', 'dog'] and data.labels.nan_to_num(9).tolist() == [[0, 1], [1, 9], [1, 1]]
+    assert 'left out names of labels.csv that no image shows for certain: ?bird, ?fish (2 in all)' in capsys.readouterr().err
+    refused(lambda: read_folder(folder([(f, '?bird', v) for f,_,v in rows]), n_shot=1), 'expected labels in labels.csv, found none')
+    refused(lambda: read_folder(folder([(f, '?bird') for f,*_ in rows], COLS[:2]), n_shot=1), 'expected labels in labels.csv, found none')
+
+def test_images_are_where_most_of_them_are(folder, refused):
+    "Beside the table if `images` lacks some that are there, else in `images`."
+    path = folder([(f'{i}.jpg', 'dog', 'False') for i in range(150)])
+    for i in range(150):
+        jpeg(path/f'{i}.jpg')
+        if i < 149: jpeg(path/'images'/f'{i}.jpg')
+    assert images_folder(path, [f'{i}.jpg' for i in range(150)]) == '.'
+    assert images_folder(path, [f'{i}.jpg' for i in range(149)]) == images_folder(path, ['x.jpg']) == images_folder(path, []) == 'images'
+    assert images_folder(path, ['images/0.jpg', '0.jpg']) == '.'
 
 def test_no_text(folder, refused):
     path = folder()

@@ -234,6 +234,17 @@ def test_numbers_in_results(number, laso, copy):
     one_sentence(said, 'results.json')
 
 
+@pytest.mark.parametrize('args', ['compare RUN RUN', 'evaluate RUN', 'bench --data nowhere'])
+def test_one_file_for_two_results(args, tmp_path):
+    "Refused before anything is read."
+    (tmp_path/'fewshot.json').write_text('[]')
+    for other in ('t', '../{}/t'.format(tmp_path.name)):
+        line = [*args.replace('RUN', str(tmp_path)).split(), '--latex', str(tmp_path/'t'), '--csv', str(tmp_path/other)]
+        r = CliRunner().invoke(cli.app, line)
+        assert isinstance(r.exception, InputError) and 'another file for each result' in str(r.exception), (r.exception, r.output)
+    assert not (tmp_path/'t').exists()
+
+
 @pytest.mark.parametrize('make', [
     lambda photos, run, f: ('teach', photos, '--out', f),
     lambda photos, run, f: ('compare', run, run, '--latex', f),

@@ -164,6 +164,36 @@ def test_files_of_others_stay(tagger, photos, laso, tmp_path):
     assert laso('tag', tagger, photos, '--copy')[0] == 2
     assert (tmp_path/'t.csv').read_bytes() == edited and digests(photos) == before
 
+@pytest.mark.parametrize('a,b', [('csv', 'json'), ('html', 'csv'), ('label-studio', 'fiftyone'), ('json', 'sort-into')])
+def test_one_file_for_two_outputs(a, b, tagger, photos, laso, tmp_path, monkeypatch):
+    "Refused before any image is opened, under whatever names."
+    def never(*args, **kwargs): raise AssertionError(args)
+    monkeypatch.setattr(outputs, 'tag_images', never)
+    (tmp_path/'link').symlink_to('out')
+    for other in (tmp_path/'out', tmp_path/'link', tmp_path/'Фото'/'..'/'out'):
+        status,_,err = laso('tag', tagger, photos, f'--{a}', tmp_path/'out', f'--{b}', other)
+        assert status == 2 and not (tmp_path/'out').exists()
+        assert 'expected another file for each result' in err or (b, other.name) == ('sort-into', 'link')   # no folder
+
+def test_an_image_that_is_named_twice(tagger, photos, laso, tmp_path):
+    status,out,err = laso('tag', tagger, photos, photos/'x.png', photos/'été', photos/'été'/'..'/'x.png', '--csv', tmp_path/'t.csv')
+    assert status == 0 and len(out.splitlines()) == len(rows_of(tmp_path/'t.csv')) == 6 and not err
+
+def test_corrections_of_sorted_links_are_taught(tagger, photos, laso, tmp_path):
+    "As `laso review` names them, with the command that its page prints."
+    assert laso('tag', tagger, photos, '--sort-into', tmp_path/'sorted', '--threshold', 0)[0] == 0
+    red = tmp_path/'sorted'/folder_name(TAGS[0])
+    names = [p for p in sorted(red.iterdir()) if p.name[:1] == 'x']
+    (tmp_path/'corrections.csv').write_text('fname,labels,known\n'+''.join(f'{p},=1+1,=1+1\n' for p in names))
+    paths,labels,known = read_taught(tmp_path/'corrections.csv', red)
+    assert paths == names and labels == known == [['=1+1']]*2
+    status,_,err = laso('teach', '--add', tagger, tmp_path/'corrections.csv', '--root', red, '--out', tmp_path/'more.tagger')
+    assert status == 0 and len(load_tagger(tmp_path/'more.tagger').x) == 14, err
+    outside = tmp_path/'outside.png'
+    photo(0, 1).save(outside)
+    (tmp_path/'corrections.csv').write_text(f'fname,labels\n{outside},dog\n')
+    refused(lambda: read_taught(tmp_path/'corrections.csv', red), 'inside the folder', '--root')
+
 def test_outputs_among_the_photographs(tagger, photos, laso):
     "What was written there is not read the next time."
     args = ['--csv', photos/'t.csv', '--json', photos/'t.json', '--html', photos/'t.html', '--xmp', '--sort-into', photos/'sorted', '--copy',
@@ -224,6 +254,21 @@ def test_a_record_of_strangers(photos, tmp_path):
     SortedFolder(out).put([photos/'x.png'], [[]])
     assert Path(mine).is_file() and (out/'a'/'other.png').is_file()
 
+def test_killed_between_copies(photos, tmp_path, monkeypatch):
+    "The journal knows every copy that was made, so a later run can take it back."
+    files,real = [photos/o for o in NAMES],outputs._link_or_copy
+    def killed(dest, source, copy):
+        if source.name == 'x.jpg': raise KeyboardInterrupt
+        real(dest, source, copy)
+    monkeypatch.setattr(outputs, '_link_or_copy', killed)
+    with pytest.raises(KeyboardInterrupt): SortedFolder(tmp_path/'s', copy=True).put(files, [['a']]*6)
+    monkeypatch.undo()
+    assert len([*(tmp_path/'s'/'a').iterdir()]) == 4
+    SortedFolder(tmp_path/'s', copy=True).put(files, [[]]*6)
+    assert not [*(tmp_path/'s'/'a').iterdir()]
+    for _ in range(2): SortedFolder(tmp_path/'s', copy=True).put(files, [['a']]*6)
+    assert len([*(tmp_path/'s'/'a').iterdir()]) == 6
+
 def test_a_disk_without_links(photos, tmp_path, monkeypatch):
     def no(*args): raise OSError(1, 'Operation not permitted')
     monkeypatch.setattr(os, 'symlink', no)
@@ -240,6 +285,28 @@ def tags_of(file):
     (o,) = json.loads(exif(file, '-json', '-a', '-G1'))
     def listed(k): return [str(t) for t in (o.get(k) if isinstance(o.get(k), list) else [o[k]] if k in o else [])]
     return listed('XMP-dc:Subject'),listed('XMP-lr:HierarchicalSubject'),o
+
+@pytest.fixture
+def scenery(backbone, tmp_path):
+    "The file of another tagger, of brightness."
+    images = [Image.new('RGB', (24, 30), (v, v, v)) for v in (0, 20, 230, 250)]
+    return FewShotTagger.teach(images, [['dark'], ['dark'], ['bright'], ['bright']], backbone=backbone, ops=None, show=False).export(tmp_path/'scenery.tagger')
+
+def test_two_taggers(tagger, scenery, photos, laso, tmp_path):
+    "The second takes nothing of the first away, from sidecars or sorted folders; each takes back its own."
+    out = tmp_path/'sorted'
+    def run(t, *more):
+        assert laso('tag', t, photos, '--xmp', '--sort-into', out, *more)[0] == 0
+        found = {p: p.read_text('utf8') for p in photos.rglob('*.xmp')}
+        links = {str(p.relative_to(out)) for p in out.rglob('*') if p.is_symlink()}
+        return {(p.name, t) for p,text in found.items() for t in (*TAGS, 'dark', 'bright') if f'>{t.split("|")[-1]}<' in text},links
+    first,links = run(tagger, '--threshold', 0)
+    assert len(first) == len(links) == 18
+    both,all_links = run(scenery, '--threshold', 0)
+    assert first < both and len(both) == 30 and links < all_links and len(all_links) == 30
+    left,left_links = run(scenery, '--threshold', 1)
+    assert (left, left_links) == (first, links)
+    assert run(tagger, '--threshold', 1) == (set(), set())
 
 @needs_exiftool
 def test_exiftool_reads_sidecars(tagger, photos, laso):

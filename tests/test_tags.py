@@ -154,6 +154,44 @@ def test_other_formats_are_said(tmp_path, capsys, monkeypatch):
     (only/'red').mkdir(parents=True); (only/'red'/'a.heic').touch()
     with pytest.raises(InputError, match='but 1 .heic'): read_taught(only)
 
+def broken(file):
+    file.write_bytes(b'no image')
+    return file
+
+def test_no_example_that_can_be_opened(tmp_path, laso):
+    "One sentence, for a new tagger and for more of an old one."
+    folder(tmp_path/'d', red=2, green=2)
+    assert laso('teach', tmp_path/'d', *SMALL, '--plain', '--out', tmp_path/'t')[0] == 0
+    for p in (tmp_path/'d').rglob('*.png'): broken(p)
+    for more in ([*SMALL, '--plain', '--out', tmp_path/'u'], ['--add', tmp_path/'t']):
+        status,_,err = laso('teach', tmp_path/'d', '--skip-bad', *more)
+        assert status == 2 and 'left out 4 of 4 images' in err and 'expected at least one image, found none' in err
+
+def test_untagged_images(tmp_path, laso):
+    "Those that can't be opened are left out with --skip-bad and refused without; none at all is refused."
+    folder(tmp_path/'d', red=2, green=2)
+    folder(tmp_path, pool=3)
+    broken(tmp_path/'pool'/'broken.png')
+    args = 'teach', tmp_path/'d', *SMALL, '--plain', '--out', tmp_path/'t', '--pool', tmp_path/'pool'
+    status,_,err = laso(*args)
+    assert status == 2 and 'broken.png' in err and '--skip-bad' in err
+    status,out,err = laso(*args, '--skip-bad')
+    assert status == 0 and '4 images and 3 untagged ones' in out and 'left out 1 of 4 images: broken.png' in err.replace(f"{tmp_path/'pool'}/", ''), (out, err)
+    (tmp_path/'empty').mkdir()
+    status,_,err = laso(*args[:-1], tmp_path/'empty')
+    assert status == 2 and f"expected images in {tmp_path/'empty'}, found none" in err
+
+@pytest.mark.parametrize('args,said', [
+    ('DIR --add t --pool DIR', '--pool'), ('DIR --add t --plain', '--plain'), ('DIR --add t --no-names', '--no-names'), ('DIR --add t --size 64', '--size'),
+    ('DIR --run r --backbone resnet18', '--backbone'), ('DIR --run r --weights random', '--weights'), ('DIR --run r --size 64', '--size'), ('DIR --run r --crops 1', '--crops'),
+    ('DIR --label-column tags', '--label-column'), ('DIR --label-delim ;', '--label-delim'), ('a.json --file-column image', '--file-column'),
+    ('DIR --root DIR', '--root'), ('--tags cat --skip-bad', '--tags'), ('--tags cat --label-delim ;', '--tags'), ('--tags cat --plain', '--tags')])
+def test_options_without_effect_are_refused(args, said, tmp_path, laso):
+    folder(tmp_path/'d', red=1, green=1)
+    (tmp_path/'a.json').write_text('[]')
+    status,_,err = laso('teach', *args.replace('DIR', str(tmp_path/'d')).replace('a.json', str(tmp_path/'a.json')).split())
+    assert status == 2 and err.count('\n') == 1 and said in err and ' out' in err, err
+
 def ops_file():
     (found,) = [p for p in cache_dir().rglob('operators.safetensors') if 'ops-' in str(p)]
     return found.read_bytes()
