@@ -44,6 +44,16 @@ TAGGER = b'"__metadata__":{"laso":'   # how the header of a tagger begins
 
 def _written(): return Journal(cache_dir()/'written.jsonl')
 
+def _check_one(path, mark):
+    own = os.path.abspath(path)
+    if not os.path.isfile(own) or not os.stat(own).st_size: return
+    with open(own, 'rb') as f:
+        if mark and mark in f.read(256): return
+    if [own, digest(Path(own))] not in _written():
+        raise InputError(f"expected a new file, found {path}, which laso did not write or which "
+                         "changed since; move it away or choose another name")
+
+# %% ../nbs/06_owned.ipynb #58a00a1c
 def check_own(
     *paths:str|Path|None, # files to be written; None for one that is not asked for
     mark:bytes=b'', # what files of ours have near their beginning, whoever wrote them
@@ -55,15 +65,6 @@ def check_own(
     if dup := [o for o in files if times[os.path.realpath(o)] > 1]:
         raise InputError(f"expected another file for each result, found the same one for several: "
                          f"{name_all(dup)}; choose other names")
-
-def _check_one(path, mark):
-    own = os.path.abspath(path)
-    if not os.path.isfile(own) or not os.stat(own).st_size: return
-    with open(own, 'rb') as f:
-        if mark and mark in f.read(256): return
-    if [own, digest(Path(own))] not in _written():
-        raise InputError(f"expected a new file, found {path}, which laso did not write or which "
-                         "changed since; move it away or choose another name")
 
 @contextmanager
 def own_file(

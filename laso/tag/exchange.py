@@ -323,7 +323,7 @@ def _found(rows, file, root):
     where = [os.path.abspath(p) for p in paths]
     times = Counter(where)
     if dup := [a for (a,_),p in zip(labelled, where) if times[p] > 1]:
-        raise InputError(f"expected an image for each entry of {file} in {root}, found the same one "
+        raise InputError(f"expected an image for each entry of {file} in {root}, found the same "
                          f"for several: {name_all(dup)}; give the folder of the images, and keep "
                          "one entry an image with all its labels")
     return paths,[t for _,t in labelled],[None]*len(paths)
