@@ -551,6 +551,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'laso.explore._encode': ('explore.html#_encode', 'laso/explore.py'),
                               'laso.explore._figure': ('explore.html#_figure', 'laso/explore.py'),
                               'laso.explore._how_made': ('explore.html#_how_made', 'laso/explore.py'),
+                              'laso.explore._images_of': ('explore.html#_images_of', 'laso/explore.py'),
                               'laso.explore._near': ('explore.html#_near', 'laso/explore.py'),
                               'laso.explore._row': ('explore.html#_row', 'laso/explore.py'),
                               'laso.explore._wanted': ('explore.html#_wanted', 'laso/explore.py'),

@@ -20,10 +20,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from .core import InputError,label_names,name_all,need
-from .options import columns_of
+from .data.crop import middle
 from .data.decode import open_image,small_jpeg,to_rgb
 from .data.folder import ImageSet
-from .data.layouts import load_data
 from .features.extract import extract,extract_images
 from .features.table import FeatureTable
 from .features.heads import fit_linear
@@ -35,6 +34,7 @@ from .fewshot.methods import fewshot
 from .fewshot.support import support_sets
 from .bench.restore import backbone_and_ops
 from .bench.results import fewshot_summary,read_run
+from .bench.settings import BenchConfig
 
 # %% ../nbs/111_explore.ipynb #7a7a3e3e
 w = need('ipywidgets', 'widgets', 'the explorer')
@@ -172,8 +172,10 @@ def use(self:Explorer,
     im:Image.Image, # an image of one's own
 ):
     "Take an image that is not in the table."
-    im = to_rgb(im)
-    self.uploaded[name] = torch.from_numpy(extract_images(self.backbone, [im]))[0],_encode(im)
+    im,how = to_rgb(im),dict(bf16=self.table.meta.get('bf16') is True)
+    if self.images.opened: im = middle(im, *self.images.opened[1:])   # as the others are seen
+    fx = torch.from_numpy(extract_images(self.backbone, [im], **how))[0]
+    self.uploaded[name] = fx,_encode(im)
     self.update()
 
 # %% ../nbs/111_explore.ipynb #81b320f2
@@ -331,15 +333,23 @@ def explorer(
     run:str|Path, # folder that `laso bench` wrote
 ) -> Explorer:
     "The widget for a run: its images, features and operators."
-    cfg = read_run(run).get('config')
+    res,(backbone,ops) = read_run(run),backbone_and_ops(run)
+    images = _images_of(res, Path(run)/'results.json')
+    table = extract(images, backbone, bf16=res['backbone'].get('bf16') is True)
+    return Explorer(table, images, ops, backbone=backbone)
+
+_OF_IMAGES = ('data', 'seed', 'quick', 'skip_bad', 'pseudo', 'crop', 'size', 'file_column',
+              'label_column', 'label_delim')   # settings
+
+def _images_of(res, file):
+    "The images of a run, unless they have changed since."
     try:
-        some = dict(seed=int(cfg['seed']), quick=bool(cfg['quick']), skip=bool(cfg['skip_bad']),
-                    columns=columns_of(cfg['file_column'], cfg['label_column']) or None,
-                    label_delim=cfg['label_delim'])
-        data = str(cfg['data'])
-    except (TypeError, KeyError, ValueError):
-        raise InputError(f"expected the settings of a run in {Path(run)/'results.json'}, found "
-                         "something else; run laso bench again") from None
-    backbone,ops = backbone_and_ops(run)
-    images = load_data(data, **some)
-    return Explorer(extract(images, backbone), images, ops, backbone=backbone)
+        some = {k: v for k,v in res['config'].items() if k in _OF_IMAGES}
+        cfg = BenchConfig(**some | dict(data=str(some['data'])))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(f"expected the settings of a run in {file}, found something else; "
+                         "run laso bench again") from None
+    images,made = cfg.images(),res.get('made_from')
+    if not isinstance(made, dict) or made.get('images') == images.fingerprint(): return images
+    raise InputError(f"expected the images and labels of the run in {cfg.data}, found others; "
+                     "call it in the folder where the run was made, or run laso bench again")

@@ -39,19 +39,22 @@ def _crops(n):
     if not isinstance(n, int) or n not in CROPS: raise ValueError('crops')
     return n
 
+# %% ../../nbs/bench/75_restore.ipynb #a3012bec
 def backbone_and_ops(
     run:str|Path, # folder that `laso bench` wrote
 ) -> tuple: # backbone, operators
     "The networks of a run."
     from laso.bench.results import read_run   # and pandas with it
-    run,about = Path(run),read_run(run).get('backbone')
+    run,res = Path(run),read_run(run)
+    about,cfg = res.get('backbone'),res.get('config')
     try:
         name,size,finetuned = str(about['name']),_size(about['size']),bool(about['finetuned'])
         taus,crops = _taus(about.get('taus') or ()),_crops(about.get('crops', 0))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"expected the backbone of a run in {run/'results.json'}, "
                          f"found something else; {REMEDY}") from None
-    weights = run/'backbone.safetensors' if finetuned else None
+    own = finetuned or isinstance(cfg, dict) and cfg.get('weights')   # not those of its name
+    weights = run/'backbone.safetensors' if own else None
     backbone = _made(name, size, weights, taus, crops)
     if taus: backbone.choice = _choice_of(run, backbone)
     return backbone,SetOps.load(run, backbone.width)

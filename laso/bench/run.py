@@ -295,7 +295,8 @@ def prepare(self:_Run):
                 self.images, self.backbone, self.table, self.ops, cfg, [saved])
             self.ops.save(self.out, features=self.table.fingerprint())
     if self.backbone.choice: self.backbone.choice.save(self.out/'choice.safetensors')
-    if self.backbone.finetuned: save_weights(self.backbone.body, self.out/'backbone.safetensors')
+    if self.backbone.finetuned or cfg.weights:
+        save_weights(self.backbone.body, self.out/'backbone.safetensors')
 
 # %% ../../nbs/bench/73_run.ipynb #02ee97d3
 @patch

@@ -148,7 +148,7 @@ def concepts(self:BenchConfig) -> bool|None: # as for `create_backbone`
 def files(self:BenchConfig) -> list: # names
     "What a benchmark with these settings may write."
     paper = self.preset != 'default' or self.data.startswith('coco')
-    moves = not self.frozen or self.end_to_end
+    moves = not self.frozen or self.end_to_end or self.weights
     more = ['results.safetensors', 'curves.png']
     return [*BENCH_FILES, *more, *['backbone.safetensors']*bool(moves),
             *['choice.safetensors']*(self.concepts is not False), *PAPER_FILES*paper]
