@@ -1220,6 +1220,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'laso.lab.mlp._Product.backward': ('lab/mlp.html#_product.backward', 'laso/lab/mlp.py'),
                               'laso.lab.mlp._Product.forward': ('lab/mlp.html#_product.forward', 'laso/lab/mlp.py'),
                               'laso.lab.mlp._batches': ('lab/mlp.html#_batches', 'laso/lab/mlp.py'),
+                              'laso.lab.mlp._known_loss': ('lab/mlp.html#_known_loss', 'laso/lab/mlp.py'),
                               'laso.lab.mlp._made_rows': ('lab/mlp.html#_made_rows', 'laso/lab/mlp.py'),
                               'laso.lab.mlp._pick': ('lab/mlp.html#_pick', 'laso/lab/mlp.py'),
                               'laso.lab.mlp._real_rows': ('lab/mlp.html#_real_rows', 'laso/lab/mlp.py'),

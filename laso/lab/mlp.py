@@ -103,14 +103,19 @@ def _batches(real, synthetic, n_steps, bs, k, seed):
         if k: parts.append(_pick(synthetic, [_made_rows(len(x), k, rng) for x,_ in synthetic]))
         yield tuple(torch.cat(o, 1) for o in zip(*parts))
 
+def _known_loss(z, y):
+    "Cross-entropy, 0 where a label is unknown."
+    loss = F.binary_cross_entropy_with_logits(z, y.nan_to_num(0), reduction='none')
+    return loss.masked_fill(y.isnan(), 0)
+
 def _train(heads, batches, lr):
     opt = torch.optim.Adam(heads.parameters(), lr=lr, fused=True)
     large = {m.weight for m in heads.modules() if isinstance(m, HeadLinear)}
     small = [o for o in heads.parameters() if o not in large]
     for x,y in batches:
-        loss = F.binary_cross_entropy_with_logits(heads(x), y.to(x.dtype), reduction='none')
+        loss = _known_loss(heads(x), y.to(x.dtype))
         # a mean over each head's own examples: heads do not share a step
-        loss.mean((1, 2)).sum().backward()
+        (loss.sum((1, 2))/(~y.isnan()).sum((1, 2)).clamp(min=1)).sum().backward()
         opt.step()
         for o in small: o.grad = None   # the large ones are written over
 

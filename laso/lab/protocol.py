@@ -49,17 +49,17 @@ def made_by(
 ) -> tuple: # features (n*(n-1)/2, d), labels
     "What an operator makes of all pairs of a support set."
     x,y = torch.combinations(torch.arange(len(t.x))).T
-    with torch.no_grad(): return ops(op, t.x[x], t.x[y]),label_op(op, t.y[x], t.y[y])
+    with torch.no_grad(): return ops(op, t.x[x], t.x[y]),label_op(op, t.labels[x], t.labels[y])
 
 @dataclass
 class Rival:
     "What stands in a batch: real vectors or what takes their place, and synthesised ones."
     make:object=None # function of a task, to features and labels of what is synthesised
-    real:object=lambda t: (t.x, t.y) # likewise, of what the four vectors are drawn from
+    real:object=lambda t: (t.x, t.labels) # likewise, of what the four vectors are drawn from
     large:bool=False # without synthesis, but with as many vectors
 
 # %% ../../nbs/lab/104_protocol.ipynb #10100008
-def among(t, make): return tuple(map(torch.cat, zip((t.x, t.y), make(t))))
+def among(t, make): return tuple(map(torch.cat, zip((t.x, t.labels), make(t))))
 
 def rivals(
     ops:dict, # name -> `SetOps`
