@@ -141,8 +141,8 @@ def _protocol_fewshot(res):
     for m in dict.fromkeys(r['method'] for r in rows):
         pub,standing = PUBLISHED['fewshot'].get(_name(m), ((None,)*2, ''))
         row = dict(method=m)
-        for k,p in zip((1, 5), pub):
-            if (m, k) not in t.index: continue
+        for k in sorted({r['shot'] for r in rows if r['method'] == m}):
+            p = dict(zip((1, 5), pub)).get(k)
             ends = {'': 'map', ' from': 'low', ' to': 'high'}
             row |= {f'{k}-shot{o}': _percent(t[e][m, k]) for o,e in ends.items()}
             ends = {'': 'diff', ' from': 'diff_low', ' to': 'diff_high'}

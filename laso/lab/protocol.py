@@ -223,6 +223,11 @@ def _sets(cfg, table):
     "The authors' support sets of COCO 2014, or drawn ones."
     if not is_coco2014(table):
         return support_sets(table, n_shots=cfg.shots, n_eps=cfg.sets, seed=cfg.seed)
+    if not {*cfg.shots} <= {1, 5} or cfg.sets > 10:
+        found = ' and '.join(map(str, cfg.shots))
+        raise InputError("expected at most ten sets of one and of five shots, which the authors "
+                         f"released for COCO 2014, found {cfg.sets} of {found} shots; "
+                         "ask for these")
     return [s for s in official_support_sets(table) if s.shot in cfg.shots and s.episode < cfg.sets]
 
 def _linear(table, sets):
@@ -242,12 +247,14 @@ def paper_run(
     saved = []
     with output_folder(out, cfg.data) as out, own_files(out, 'paper.json', *FILES) as new:
         with stage('Features'): images,backbone,table = features_for(bench, scored=True)
-        ops,sets = ops or dict(_operators(cfg, table, saved)),_sets(cfg, table)
+        sets = _sets(cfg, table)   # may be refused
+        ops = ops or dict(_operators(cfg, table, saved))
         res = _about(cfg, table, backbone, command)
         with stage('Classification and retrieval'):
             res |= protocol_scores(table, ops, n_pairs=cfg.n_pairs, seed=cfg.seed)
         with stage('Changed and mixed images'):
-            views = compute_views(images, backbone, sets, n_views=cfg.views, seed=cfg.seed)
+            views = compute_views(images, backbone, sets, n_views=cfg.views, seed=cfg.seed,
+                                  bf16=table.meta['bf16'])
         with stage('Few-shot benchmark'):
             rows = protocol_fewshot(table, ops, sets, views, h=cfg.h, epochs=cfg.head_epochs)
             res['fewshot'] = rows + _linear(table, sets)
