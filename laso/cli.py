@@ -15,13 +15,13 @@ import ast,atexit,gc,json,os,re,sys,warnings
 from pathlib import Path
 from typing import Optional
 from typer import Typer
-from .core import cpu_quota,InputError,notify,usable_cores
+from .core import check_installed,cpu_quota,InputError,notify,usable_cores
 from .interrupts import say,stoppable,words
 from .options import (app,argument,flag,names_in,Novel,option,OutRun,PATH,Run,RunOrVectors,
     VectorLabels,Vectors)
-from .data.files import check_out,need_files
+from .data.files import check_out,check_run,need_files
 from .data.tables import check_vectors
-from .bench.stages import check_early,check_run,check_sources,read_table_of
+from .bench.stages import check_early,check_sources,read_table_of
 from .tag import commands   # enter themselves
 from .lab import paper_command
 
@@ -38,6 +38,7 @@ def _check_study(run, out, like, split):
         raise InputError('expected --like or --split, found both; leave one of them out')
     for o in (run, *(split or ())): check_run(o)
     check_out(out)
+    check_installed('statsmodels', 'study', 'corrected p values')
     if like and not like.is_file():
         raise InputError(f"expected the settings of a study in {like}, found no file; "
                          "give a settings.json that `laso study` wrote")

@@ -10,8 +10,8 @@ told at once."""
 # %% auto #0
 __all__ = ['OPS', 'MOST', 'CROPS', 'CELLS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'InputError',
            'one_line', 'name_all', 'did_you_mean', 'check_name', 'check_number', 'check_size', 'check_crops', 'need',
-           'multi_hot', 'label_names', 'quote_name', 'join_names', 'split_names', 'unquoted', 'to_cell', 'from_cell',
-           'usable_device', 'cpu_quota', 'usable_cores', 'rank', 'notify']
+           'check_installed', 'multi_hot', 'label_names', 'quote_name', 'join_names', 'split_names', 'unquoted',
+           'to_cell', 'from_cell', 'usable_device', 'cpu_quota', 'usable_cores', 'rank', 'notify']
 
 # %% ../nbs/00_core.ipynb #50a06c9b
 import json,math,os,re,sys
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 if TYPE_CHECKING: from torch import Tensor
@@ -166,9 +167,17 @@ def need(
 ): # the module
     "Import a package that is no requirement; where it is missing, one sentence says what to do."
     try: return import_module(module)
-    except ImportError:
-        raise InputError(f"expected the package {module.split('.')[0]} for {what}, found none; "
-                         f"install it with pip install 'laso[{extra}]'") from None
+    except ImportError: raise _missing(module, extra, what) from None
+
+def check_installed(
+    module:str, extra:str, what:str, # as of `need`
+) -> None:
+    "Refuse to begin where `need` would end."
+    if find_spec(module.split('.')[0]) is None: raise _missing(module, extra, what)
+
+def _missing(module, extra, what):
+    return InputError(f"expected the package {module.split('.')[0]} for {what}, found none; "
+                      f"install it with pip install 'laso[{extra}]'")
 
 # %% ../nbs/00_core.ipynb #a133f548
 CELLS = 10**9   # pairs of an image and a class at the most, at four bytes

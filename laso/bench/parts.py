@@ -9,20 +9,20 @@ __all__ = ['Parts']
 
 # %% ../../nbs/bench/74_parts.ipynb #409c779b
 import json,shutil
-from importlib.metadata import version
 import torch
 from fastcore.basics import patch
 from ..store import cache_dir,cache_entry,digest,find_cached
 from ..ops.kinds import SetOps
+from ..train.callbacks import package_code
 from .output import plain,read_resampled,write_resampled
 
 # %% ../../nbs/bench/74_parts.ipynb #acd6820f
 class Parts:
-    "Finished parts of a job, under the name of all that they were made from."
+    "Finished parts of a job, under the name of all that they were made from, code included."
     def __init__(self,
         *about, # data and settings, as for `digest`
     ):
-        key = digest('parts-2', about, version('laso'), torch.__version__)
+        key = digest('parts-3', about, package_code(), torch.__version__)
         self.folder = cache_dir()/f'parts-{key}'
 
     def _kept(self, name, make, write):

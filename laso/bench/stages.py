@@ -7,12 +7,12 @@ into a folder: `extract`, `train`, then `evaluate`, `retrieve` and `fewshot`. A 
 
 # %% auto #0
 __all__ = ['Float16', 'Pseudo', 'DrawnSeed', 'DrawnEpisodes', 'SCORES', 'RunA', 'RunB', 'check_early', 'bench', 'extract',
-           'train', 'check_run', 'read_table_of', 'evaluate', 'retrieve', 'fewshot', 'check_sources', 'compare']
+           'train', 'read_table_of', 'evaluate', 'retrieve', 'fewshot', 'check_sources', 'compare']
 
 # %% ../../nbs/bench/79_stages.ipynb #b2bec6a4
 from pathlib import Path
 from typing import Optional
-from ..core import check_name,did_you_mean,InputError,name_all,notify
+from ..core import check_installed,check_name,did_you_mean,InputError,name_all,notify
 from ..interrupts import say
 from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,choices,ClassBalanced,
     columns_of,command,count_of,Crops,Csv,Data,DropNovel,EndToEnd,Episodes,Epochs,FileColumn,flag,
@@ -21,8 +21,7 @@ from ..options import (app,argument,Backbone,Balanced,BatchSize,BF16,choices,Cla
     Seeds,Size,SkipBad,VectorLabels,VectorOps,Vectors,Weights)
 from ..own import check_function,is_own
 from ..progress import stage
-from laso.data.files import (check_features,check_out,check_writable,need_files,read_json,
-    score_files)
+from ..data.files import check_drawn,check_out,check_run,check_writable,score_files
 from ..data.tables import check_table,check_vectors
 
 # %% ../../nbs/bench/79_stages.ipynb #d5e0af83
@@ -40,7 +39,9 @@ def check_early(
     if bad := [m for m in methods or () if m not in known and not is_own(m)]:
         raise InputError(f"expected methods of {', '.join(known)}, found {name_all(bad)}; "
                          f"{did_you_mean(bad[0], known, 'choose some of these')}")
-    for n in logs or (): check_name('a log', n, choices('log'))
+    for n in logs or ():
+        check_name('a log', n, choices('log'))
+        check_installed(n, 'log', 'this log')
     check_out(out)
     check_writable(latex, csv)
     if latex or csv:
@@ -132,7 +133,7 @@ def _extract(cfg, out, bf16, dtype):
     from laso.bench import output, run
     from laso.fewshot.views import compute_views
     with (output.output_folder(out, cfg.data) as out,
-          output.own_files(out, 'views.safetensors', 'features') as new):
+          output.own_files(out, 'views.safetensors', 'features', goes=output.SCORE_FILES) as new):
         with stage('Features' + run.TUNED*(not cfg.frozen)):
             images,net,table = run.features_for(cfg, bf16=bf16, dtype=dtype)
         with stage('Choice of the representation'): table,found = run.represented(net, table, cfg)
@@ -177,25 +178,6 @@ def _plots():
     return plots
 
 # %% ../../nbs/bench/79_stages.ipynb #24e5aa99
-def check_run(
-    run:Path, # folder that `laso extract` wrote
-    ops:bool=False, # should there be operators?
-    views:bool=False, # and views of the support sets?
-) -> None:
-    "Refuse a folder without the files that a stage needs."
-    check_features(run/'features')
-    if ops:
-        need_files(run, 'operators.json', 'operators.safetensors',
-                   remedy='train operators, for example with `laso train`')
-    if views and not (run/'views.safetensors').exists() and not _of_own(run):
-        raise InputError(f"expected views of support sets in {run/'views.safetensors'}, found no "
-                         "file; compute them with `laso extract`")
-
-def _of_own(run):
-    "Are the features of a run vectors of one's own, which have no views?"
-    try: return read_json(run/'features'/'features.json')['meta'].get('source') == 'vectors'
-    except (ValueError, KeyError, TypeError, AttributeError): return False
-
 def read_table_of(run):
     "Features that can be trained on and scored, which those of a file from anywhere need not be."
     from laso.data.labels import check_classes
@@ -246,13 +228,6 @@ DrawnSeed = option(Optional[int], 'Of everything that is drawn; views have suppo
 DrawnEpisodes = option(Optional[int], 'Support sets for each number of shots; views have their own.'
                        '  [default: 20]', **count_of('episodes'))
 
-def _check_drawn(run, **given):
-    "Refuse to draw support sets where there are views of others."
-    given = [f'--{k}' for k,v in given.items() if v is not None]
-    if given and (run/'views.safetensors').exists():
-        raise InputError(f"expected the support sets whose views are in {run}, found {given[0]}, "
-                         "which would draw others; leave it out, or give it to `laso extract`")
-
 @app.command()
 def fewshot(run:RunOrVectors=None, out:OutRunOrVectors=None, head:Head='linear',
             balanced:Balanced=False, method:Methods=None, features:Vectors=None,
@@ -270,7 +245,7 @@ def fewshot(run:RunOrVectors=None, out:OutRunOrVectors=None, head:Head='linear',
     if features: check_vectors(features, labels, classes, **table)
     else:
         check_run(run, ops=True, views=True)
-        _check_drawn(run, seed=seed, episodes=episodes)
+        check_drawn(run, seed=seed, episodes=episodes)
     seed,episodes = seed or 0,20 if episodes is None else episodes
     from laso.bench.run import BenchConfig
     cfg = BenchConfig(head=head, balanced=balanced, methods=tuple(method or ()), seed=seed,

@@ -9,7 +9,7 @@ needs PyTorch, so a mistake in a table is told at once. [Images and numbers](11_
 # %% auto #0
 __all__ = ['TEXT', 'JSON', 'STAGES', 'open_regular', 'read_bytes', 'read_text', 'read_json', 'parse_json', 'leads_out',
            'find_names', 'data_folder', 'need_files', 'check_path', 'check_out', 'check_writable', 'score_files',
-           'check_features', 'by_suffix']
+           'check_features', 'check_run', 'check_drawn', 'by_suffix']
 
 # %% ../../nbs/data/08_files.ipynb #9318faa7
 import json,os,stat,unicodedata
@@ -214,6 +214,36 @@ def check_features(
     "Refuse a folder without features."
     need_files(path, 'features.npy', 'features.json',
                remedy='give a folder that laso extract wrote')
+
+# %% ../../nbs/data/08_files.ipynb #24e5aa99
+def check_run(
+    run:Path, # folder that `laso extract` wrote
+    ops:bool=False, # should there be operators?
+    views:bool=False, # and views of the support sets?
+) -> None:
+    "Refuse a folder without the files that a stage needs."
+    check_features(run/'features')
+    if ops:
+        need_files(run, 'operators.json', 'operators.safetensors',
+                   remedy='train operators, for example with `laso train`')
+    if views and not (run/'views.safetensors').exists() and not _of_own(run):
+        raise InputError(f"expected views of support sets in {run/'views.safetensors'}, found no "
+                         "file; compute them with `laso extract`")
+
+def _of_own(run):
+    "Are the features of a run vectors of one's own, which have no views?"
+    try: return read_json(run/'features'/'features.json')['meta'].get('source') == 'vectors'
+    except (ValueError, KeyError, TypeError, AttributeError): return False
+
+def check_drawn(
+    run:Path, # folder that `laso extract` wrote
+    **given, # options of drawing; None if not given
+) -> None:
+    "Refuse to draw support sets where there are views of others."
+    given = [f'--{k}' for k,v in given.items() if v is not None]
+    if given and (run/'views.safetensors').exists():
+        raise InputError(f"expected the support sets whose views are in {run}, found {given[0]}, "
+                         "which would draw others; leave it out, or give it to `laso extract`")
 
 # %% ../../nbs/data/08_files.ipynb #efd53c38
 def by_suffix(

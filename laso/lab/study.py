@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import InputError,label_op,OPS
+from ..core import InputError,label_op,notify,OPS
 from ..progress import progress,stage
 from ..data.labels import pseudo_novel
 from ..evaluate.metrics import mean_ap
@@ -279,16 +279,20 @@ def _write(folder, chosen, operators, few, about):
     for k,df in zip(TABLES, tables): write_csv(df, folder/f'{k}.csv', float_format='%.5f')
     return operators,pd.DataFrame(few)
 
-def _same_sets(table, views, n_eps):
-    "Are the views those of the support sets of a study?"
+def _fitting(table, views, n_eps):
+    "The views, if they are those of the support sets of a study."
+    if not views: return None
     a,b = views.support_sets(),support_sets(table, n_eps=n_eps)
-    return len(a) == len(b) and all(torch.equal(s.rows, t.rows) for s,t in zip(a, b))
+    if len(a) == len(b) and all(torch.equal(s.rows, t.rows) for s,t in zip(a, b)): return views
+    notify(f"the views are of other support sets than the {n_eps} of this study, so jitter and "
+           f"mixup are left out; `laso extract --episodes {n_eps}` makes views of these")
 
 # %% ../../nbs/lab/96_study.ipynb #541aa710
 def _parts(table, options, *about):
     "What is finished of this very study."
     tables = [t.fingerprint() for t in (table, *(options.get('splits') or ()))]
-    return Parts('by shot', tables, {k: v for k,v in options.items() if k != 'splits'}, *about)
+    rest = {k: v for k,v in options.items() if k != 'splits'}
+    return Parts('by shot', tables, rest, [*METHODS], *about)
 
 # %% ../../nbs/lab/96_study.ipynb #5f170437
 def study(
@@ -303,7 +307,7 @@ def study(
     **kwargs, # options of `choose`
 ) -> tuple: # data frames: operators, few-shot
     "Choose, train, compare; all files are written together."
-    if views and not _same_sets(table, views, n_eps): views = None
+    views = _fitting(table, views, n_eps)
     if elsewhere := chosen is not None: try_settings(table, chosen)
     parts = _parts(table, kwargs, n_seeds, n_eps, n_boot, epochs, chosen, views and vars(views))
     with own_files(out, *FILES) as new:
