@@ -455,7 +455,7 @@ def test_what_cant_be_scored(folder, laso, tmp_path, labels, parts):
     scored(folder, labels)
     for o in 'x.png', 'y.png': picture().save(folder/'images'/o)
     from laso.bench.run import BenchConfig, features_for
-    text = refused(lambda: features_for(BenchConfig(str(folder), n_pairs=20), scored=True), *parts)
+    text = refused(lambda: features_for(BenchConfig(str(folder), n_pairs=20), scored=True, expressions=True), *parts)
     status,out,err = laso('bench', '--data', folder, '--n-pairs', 20, '--out', tmp_path/'out')
     assert (status, out, err.splitlines()) == (2, '', [f'laso: {text}']) and not [*tmp_path.glob('cache/*')]
 

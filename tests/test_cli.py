@@ -345,6 +345,12 @@ def test_damaged_stage(laso, trained, file):
     one_sentence(err, Path(file).name)
     assert names(trained) == before
 
+def test_new_features_take_scores_away(laso, world, trained):
+    "`laso compare` would take them for those of the new features."
+    assert laso('evaluate', trained, '--n-pairs', 20)[0] == 0 and (trained/'evaluate.json').exists()
+    assert laso('extract', *options(world), '--frozen', '--seed', 1, '--out', trained)[0] == 0
+    assert not (trained/'evaluate.json').exists() and (trained/'operators.json').exists()
+
 def test_other_width(laso, trained):
     "Operators that were trained on the features of another backbone."
     set_ops('mixture', 7).save(trained)

@@ -119,11 +119,11 @@ def compared(
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError("expected scores of operators and few-shot heads in both runs, found "
                          "others in one of them; run laso bench again") from None
+    if other: notify('left out few-shot scores: one of the runs balanced the images, one did not')
     if not len(rows):
         raise InputError("expected scores that both runs have, found none; give two runs of laso "
                          "bench, or of the same stages")
     if unknown: notify(unknown)
-    if other: notify('left out few-shot scores: one of the runs balanced the images, one did not')
     _left_out(*(x | y for x,y in zip(names, more)))
     return rows
 

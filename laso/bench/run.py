@@ -11,7 +11,7 @@ __all__ = ['TUNED', 'SUPPORT_SETS', 'FURTHER_TABLES', 'features_for', 'represent
            'bench']
 
 # %% ../../nbs/bench/73_run.ipynb #b8c0a582
-import sys,time
+import itertools,sys,time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -49,31 +49,39 @@ from .settings import BenchConfig
 from .results import tables,write_report
 
 # %% ../../nbs/bench/73_run.ipynb #5ac9a1f4
-def _check_scored(images, cfg):
-    "Evaluations 1 and 2 need validation images for pairs and expressions, and others to find."
+def _check_scored(images, cfg, least):
+    "Evaluations 1 and 2 need pairs of validation images, and others to find."
     for name,cols in class_columns(images).items():
-        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < 8:
-            raise InputError(f"expected at least 8 validation images of {name} classes, found {n}; "
-                             "label more")
-        try:
-            evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
-            for o in map(Expression, EXPRESSIONS): validation_rows(images, cols, o, n=50)
+        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < least:
+            raise InputError(f"expected at least {least} validation images of {name} classes, "
+                             f"found {n}; label more")
+        try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)
         except InputError as e:
             raise InputError(f"{e} of {name} classes, for validation") from None
+
+def _check_expressions(images):
+    "Those of expressions need images that one of them leaves a label of."
+    for (name,cols),text in itertools.product(class_columns(images).items(), EXPRESSIONS):
+        try: validation_rows(images, cols, Expression(text), n=50)
+        except InputError:
+            raise InputError(f"expected validation images of {name} classes of which {text} leaves "
+                             "a label, found too few; label more") from None
 
 # %% ../../nbs/bench/73_run.ipynb #473a3ae2
 TUNED = ' (and fine-tuning on the base classes)'
 
 def features_for(
     cfg:BenchConfig, # the settings
-    *, scored:bool=False, # refuse images that the evaluations can't score
+    *, scored:bool=False, # refuse images that evaluations of pairs can't score
+    expressions:bool=False, # nor those of expressions
     bf16:bool=False, # compute features of a frozen backbone in bfloat16, too
     **kwargs, # options of `extract`
 ) -> tuple: # images, backbone, features
     "Images, the backbone after phase 1, and the table of features."
     from laso.train.callbacks import drawn_from
     images = cfg.images()
-    if scored: _check_scored(images, cfg)
+    if scored: _check_scored(images, cfg, 8 if expressions else 7)
+    if expressions: _check_expressions(images)
     size = 128 if cfg.size is None and cfg.data == 'scenes' else cfg.size
     with drawn_from(cfg.seed):
         backbone = create_backbone(cfg.backbone, size=size, weights=cfg.weights,
@@ -281,7 +289,7 @@ def prepare(self:_Run):
     "Features and operators."
     cfg,clock = self.cfg,self.clock
     with clock('features', 'Features' + TUNED*(not cfg.frozen)):
-        self.images,self.backbone,table = features_for(cfg, scored=True)
+        self.images,self.backbone,table = features_for(cfg, scored=True, expressions=True)
     with clock('representation', 'Choice of the representation'):
         self.table,self.found = represented(self.backbone, table, cfg)
         if self.found: clock.say(self.found)

@@ -114,6 +114,7 @@ def for_training(self:BenchConfig) -> dict: # settings of `ops_learner`
     paper = released(self.ops) if self.preset != 'default' else {}
     return dict(seed=self.seed, drop_novel=self.drop_novel, **paper, **chosen)
 
+# %% ../../nbs/bench/72_settings.ipynb #77f51479
 @patch
 def check(self:BenchConfig):
     "Refuse what can't be, before anything long begins."
@@ -129,6 +130,9 @@ def check(self:BenchConfig):
                              "give another number")
     own = [m for m in self.methods if is_own(m)]
     for m in own: check_function(m)
+    if self.weights not in (None, 'random') and not Path(self.weights).is_file():
+        raise InputError(f"expected a file of weights, found no file {self.weights}; "
+                         "check the path")
     if bad := [m for m in self.methods if m not in METHODS and m not in own]:
         raise InputError(f"expected methods of {', '.join(METHODS)}, found {name_all(bad)}; "
                          "choose some of these")
@@ -164,7 +168,8 @@ def images(self:BenchConfig) -> ImageSet: # as the backbone is shown them
 @patch
 def made_from(self:BenchConfig,
     images:ImageSet, # those of these settings
-) -> dict: # images and weights: digests; None without a file of weights
+) -> dict: # images and weights: digests; None without a file; methods: name -> digest
     "What a run depends on, beside its settings."
     file = None if self.weights in (None, 'random') else digest(Path(self.weights))
-    return dict(images=images.fingerprint(), weights=file)
+    methods = {m: digest(check_function(m)[0]) for m in self.methods if is_own(m)}
+    return dict(images=images.fingerprint(), weights=file, methods=methods)

@@ -127,7 +127,7 @@ class Pool(Kept):
     @property
     def x(self):
         "Features of norm 1, (n, d)."
-        return self.once('x', lambda: F.normalize(self.raw(slice(None)), dim=-1))
+        return self.once('x', lambda: F.normalize(self._read(slice(None)), dim=-1))
     @property
     def y(self):
         "Labels of the base classes, (n, n_base) in {0,1}; 0 where unknown."
@@ -145,7 +145,11 @@ class Pool(Kept):
         "The pool's own features (n, d) minus the mean."
         return self.once(('centred', power), lambda: self.centre(self.x, power))
 
-    def raw(self, at): return self.table.features(self.rows[at])   # not scaled
+    def _read(self, at): return self.table.features(self.rows[at])
+    def raw(self, at):
+        "Features of some images, not scaled; that they were asked for is kept."
+        self.once('raw', lambda: True)
+        return self._read(at)
     def positions(self, rows): return torch.searchsorted(self.rows, rows)   # of rows of the table
 
 # %% ../../nbs/fewshot/60_support.ipynb #eab27648
@@ -155,7 +159,7 @@ def classes(self:Pool) -> Tensor: # (n, d), not scaled
     def compute():
         y = self.y[:,self.y.any(0)]
         parts = torch.arange(len(y)).split(2**14)
-        return sum(y[p].T @ self.raw(p).float() for p in parts)/y.sum(0)[:,None]
+        return sum(y[p].T @ self._read(p).float() for p in parts)/y.sum(0)[:,None]
     return self.once('classes', compute)
 
 # %% ../../nbs/fewshot/60_support.ipynb #1215f1af

@@ -13,7 +13,7 @@ import json
 from importlib.resources import files
 import torch
 from ..bench.run import SUPPORT_SETS
-from ..core import InputError,name_all
+from ..core import InputError,name_all,notify
 from ..data.labels import LabelTable
 from ..fewshot.support import Support
 
@@ -52,6 +52,10 @@ def official_support_sets(
                      "keep COCO's own order")
 
 # %% ../../nbs/lab/93_episodes.ipynb #24da34c1
-def _released(table): return official_support_sets(table) if is_coco2014(table) else None
+def _released(table):
+    if not is_coco2014(table): return None
+    notify('this is COCO 2014: the ten support sets of one and of five shots that the authors '
+           'released are taken, and none is drawn')
+    return official_support_sets(table)
 
 SUPPORT_SETS.append(_released)

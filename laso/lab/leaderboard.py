@@ -48,18 +48,23 @@ def _asked_pool(pool):
 def watched_uses(
     method:Method, # or a function of a task
     table:FeatureTable, # features with labels and splits
-    sets:list, # of `Support`; the first is used
+    sets:list, # of `Support`; the first of each number of shots is used
     ops=None, # learned operators, if the method needs them
 ) -> str: # one of `USES`
     "What a method says that it uses, or more, if it is seen to."
-    t = support_tasks(table, sets[:1], ops=ops)[0]
-    scores,half = method(t),len(t.query)//2
-    own = getattr(method, 'score', None)
+    own,said = getattr(method, 'score', None),getattr(method, 'uses', SUPPORT)
     silent = not isinstance(own.f if isinstance(own, OwnMethod) else method, Method)
-    said,asked = getattr(method, 'uses', SUPPORT),silent and _asked_pool(t.pool)
+    first = {s.shot: s for s in reversed(sets)}.values()
+    more = any(_looks(method, t, silent) for t in support_tasks(table, [*first], ops=ops))
+    return POOL if said == SUPPORT and more else said
+
+def _looks(method, t, silent):
+    "Does it look at images of the pool, or do scores of an image depend on the others?"
+    scores,half = method(t),len(t.query)//2
+    if silent and _asked_pool(t.pool): return True
     queries = Vectors(t.query[:half], t.pool, t.queries.rows[:half])
     gap = (method(replace(t, queries=queries).fresh())-scores[:half]).abs().max()
-    return POOL if said == SUPPORT and (asked or gap > 1e-3*scores.abs().max()) else said
+    return bool(gap > 1e-3*scores.abs().max())
 
 # %% ../../nbs/lab/102_leaderboard.ipynb #b04bb253
 NUMBERS = 'map','low','high','diff','diff_low','diff_high'
@@ -161,6 +166,7 @@ def _checked(r, shot, novel):
     return (r['shot'] == shot and all(abs(r[k]-v) < 1e-6 for k,v in again.items())
             and len(r['per_class']) == len(novel) and abs(ap.mean()-r['map']) < 1e-5)
 
+# %% ../../nbs/lab/102_leaderboard.ipynb #e199fee4
 def _fault(o):
     "What is wrong with an entry, or nothing."
     if not isinstance(o, dict) or not all(isinstance(o.get(k), t) for k,t in _PARTS.items()):
@@ -169,10 +175,11 @@ def _fault(o):
     if digest({k: v for k,v in o.items() if k != 'digest'}) != o['digest']:
         return 'one that was changed'
     data,features = o['data'],o['features']
-    texts = [o['method']['name'], data['name'], features['network'], *data['novel'],
-             data['digest'], features['digest']]
+    texts = [o['method']['name'], o['method']['source'], data['name'], features['network'],
+             *data['novel'], data['digest'], features['digest']]
     if not all(isinstance(v, str) for v in texts) or o['method']['uses'] not in USES:
         return 'something else'
+    if not isinstance(features['width'], int): return 'something else'
     pairs = zip(o['results'], PROTOCOL['shots'], strict=True)
     if not all(_checked(*p, data['novel']) for p in pairs):
         return 'numbers that do not follow from its scores'
@@ -205,11 +212,22 @@ def verify(
         raise InputError(f"expected the {what} that the entry was made with, found others by "
                          "their digest; verify it with those")
     mine = enter(board, entry['method']['name'], method)
-    both = zip(mine['results'], entry['results'])
-    gap = max(abs(a[k]-b[k]) for a,b in both for k in ('map', 'diff'))
+    for what,keys in (('method', ('uses',)), ('features', ('network', 'finetuned', 'width'))):
+        a,b = ([o[what].get(k) for k in keys] for o in (mine, entry))
+        if a != b:
+            raise InputError(f"expected the {what} {name_all(map(str, a))} in the entry, found "
+                             f"{name_all(map(str, b))}; enter the method again")
+    gap = _gap(mine['results'], entry['results'])
     if gap <= TOLERANCE: return gap
     raise InputError(f"expected the scores of the entry, found others by {100*gap:.1f} points; "
                      "enter the method again")
+
+def _gap(mine, theirs):
+    "The largest difference of means and ends of intervals, or a tenth of that of a class."
+    def of(a, b):
+        each = (abs(v-b['per_class'][k])/10 for k,v in a['per_class'].items())
+        return max(*(abs(a[k]-b[k]) for k in NUMBERS), *each)
+    return max(map(of, mine, theirs))
 
 # %% ../../nbs/lab/102_leaderboard.ipynb #7405f320
 def _titled(o, n=80): return one_line(str(o))[:n]

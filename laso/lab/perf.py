@@ -97,8 +97,8 @@ def write_single(
 ):
     "Do one of `single_jobs`, print its table and write it."
     with stage(title): df = job()
-    if not out: return
-    with own_file(out) as p: write_json(_filled(df, None).to_dict('records'), p)
+    if out:
+        with own_file(out) as p: write_json(_filled(df, None).to_dict('records'), p)
     print_tables({title: _filled(df.round(4), '')})
 
 def write_perf(
@@ -108,8 +108,8 @@ def write_perf(
     "Print the tables of all jobs and write them."
     tables = {k: v for k,v in res.items() if k != 'machine'}
     rows = {k: _filled(v, None).to_dict('records') for k,v in tables.items()}
-    if not out: return
-    with own_file(out) as p: write_json(dict(machine=res['machine'], **rows), p)
+    if out:
+        with own_file(out) as p: write_json(dict(machine=res['machine'], **rows), p)
     for k,v in res['machine'].items():
         say(f'{k}: {v:.1f}' if isinstance(v, float) else f'{k}: {v}')
     print_tables({k: _filled(v.round(2), '') for k,v in tables.items()})

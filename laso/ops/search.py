@@ -27,7 +27,9 @@ from .evaluation import Expression
 # %% ../../nbs/ops/46_search.ipynb #a78b2ab9
 def _plain(name):
     "A name without capitals and signs between its words."
-    return ' '.join(re.findall(r'[^\W_]+', unicodedata.normalize('NFKC', name).casefold()))
+    text = unicodedata.normalize('NFKC', name).casefold()
+    def of_word(c): return c.isalnum() or unicodedata.category(c)[0] == 'M'   # signs of vowels
+    return ' '.join(''.join(c if of_word(c) else ' ' for c in text).split())
 
 def _with_word(names, word):
     "Which names of concepts have a word, wherever it stands."
@@ -46,8 +48,8 @@ def meaning(
     word:str, # of an expression
 ) -> Meaning: # an `InputError` for an unknown word
     "The tag of that name, otherwise the concepts that the word speaks of."
-    plain = _plain(word)
-    found = [i for i,o in enumerate(table.vocab) if o == word or plain and _plain(o) == plain]
+    plain,found = _plain(word),[i for i,o in enumerate(table.vocab) if o == word]
+    if not found: found = [i for i,o in enumerate(table.vocab) if plain and _plain(o) == plain]
     if found: return Meaning('tags', found, [table.vocab[i] for i in found])
     names = table.concepts or []
     found = match_names([word], names)[word] or _with_word(names, plain)

@@ -88,6 +88,7 @@ def end_to_end_learner(
         return ImagePairDL(x, images.base_labels, rows=rows, n_pairs=n, bs=bs, seed=seed, **kw)
     train,valid = (o.rows for o in learn.dls.loaders)
     n_valid = min(1024, 4*len(valid))
+    n_pairs = max(bs, n_pairs or len(train))   # at least a batch
     dls = DataLoaders(dl(train, True, n_pairs), dl(valid, False, n_valid, redraw=False),
                       device=next(backbone.parameters()).device)
     return Learner(dls, EndToEnd(backbone, head, freeze_stages=freeze_stages), learn.loss_func,
