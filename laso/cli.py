@@ -7,18 +7,18 @@ lab, the widget, and `main`. A mistake in the input ends with exit status 2 and 
 
 # %% auto #0
 __all__ = ['Like', 'StudySets', 'StudySeeds', 'Split', 'Few', 'PerfOut', 'Small', 'Device', 'Labels', 'Growth', 'Large', 'Index',
-           'Sets', 'Effect', 'board', 'Entry', 'Entries', 'Verify', 'Entered', 'BenchRun', 'NoOpen', 'study', 'perf',
-           'board_enter', 'board_check', 'board_table', 'explore', 'main']
+           'Sets', 'Effect', 'board', 'Entry', 'Entries', 'BoardOut', 'Verify', 'Entered', 'BenchRun', 'NoOpen',
+           'study', 'perf', 'board_enter', 'board_check', 'board_table', 'explore', 'main']
 
 # %% ../nbs/110_cli.ipynb #8b07c2c5
 import ast,atexit,gc,json,os,re,sys,warnings
 from pathlib import Path
 from typing import Optional
 from typer import Typer
-from .core import check_installed,cpu_quota,InputError,notify,usable_cores
+from .core import check_installed,cpu_quota,InputError,name_all,notify,usable_cores
 from .interrupts import say,stoppable,words
-from .options import (app,argument,flag,names_in,Novel,option,OutRun,PATH,Run,RunOrVectors,
-    VectorLabels,Vectors)
+from .options import (app,argument,choices,flag,names_in,Novel,option,OutRun,OutRunOrVectors,
+    PATH,Run,RunOrVectors,VectorLabels,Vectors)
 from .data.files import check_out,check_run,need_files
 from .data.tables import check_vectors
 from .bench.stages import check_early,check_sources,read_table_of
@@ -92,11 +92,13 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     from laso.lab.speed_fewshot import coco_labels
     from laso.owned import check_own
     usable_device(device)
+    asked = dict(growth=growth, large=large, index=index, sets=sets, bf16=bf16)
+    if len(given := [f'--{k}' for k,v in asked.items() if v]) > 1:
+        raise InputError(f"expected one measurement, found {name_all(given)}; ask for one")
     if labels: coco_labels(labels)
     if out:   # refuses what can't be written before anything long begins
         check_own(out)
         with output_folder(out.parent): pass
-    asked = dict(growth=growth, large=large, index=index, sets=sets, bf16=bf16)
     jobs = p.single_jobs(quick=quick, device=device, labels=labels, images=bf16)
     for name,value in asked.items():
         if value: return p.write_single(*jobs[name], out)
@@ -108,6 +110,7 @@ board = Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_ena
 app.add_typer(board, name='leaderboard')
 Entry = argument(Path, 'File NAME.entry.json.', **PATH)
 Entries = argument(Path, 'Folder with files NAME.entry.json.', **PATH)
+BoardOut = option(Optional[Path], 'Folder for the tables.  [default: PATH]', **PATH)
 Verify = option(Optional[Path], 'Run it again on this folder, which `laso extract` wrote.', **PATH)
 Entered = option(Optional[list[str]], 'A few-shot method: a name, such as ridge, or a function of '
                  'your own, FILE.py:FUNCTION; several times.')
@@ -133,8 +136,8 @@ def _board(run, features, labels, novel):
     return Board(table, ops)
 
 @board.command('enter')
-def board_enter(run:RunOrVectors=None, method:Entered=None, out:OutRun=None, features:Vectors=None,
-                labels:VectorLabels=None, novel:Novel=None):
+def board_enter(run:RunOrVectors=None, method:Entered=None, out:OutRunOrVectors=None,
+                features:Vectors=None, labels:VectorLabels=None, novel:Novel=None):
     "Run methods through the protocol, and write an entry of each."
     _check_entered(run, method, features, labels, novel)
     check_out(out)
@@ -157,8 +160,10 @@ def board_check(entry:Entry, verify:Verify=None, method:Entered=None, features:V
                 labels:VectorLabels=None, novel:Novel=None):
     "Check an entry without running it; with --verify or --features, run it again and compare."
     again = verify is not None or features is not None
-    if method and not again:
-        raise InputError('expected --verify with --method, found none; name the features')
+    for k,v in dict(method=method, labels=labels, novel=novel).items():
+        if v and not again:
+            raise InputError(f'expected --verify or --features with --{k}, found none; name the '
+                             'features')
     if again and method: _check_entered(verify, method, features, labels, novel)
     from laso.fewshot.own_methods import named_methods
     from laso.lab import leaderboard as l
@@ -174,13 +179,13 @@ def board_check(entry:Entry, verify:Verify=None, method:Entered=None, features:V
 def _same_method(entered, method):
     "The name of the method that is run again."
     if method: return method[0]
-    if not entered['source']: return entered['name']
-    raise InputError(f"expected --method FILE.py:{entered['name']}, found none; name the file that "
-                     'came with the entry')
+    if not entered['source'] and entered['name'] in choices('method'): return entered['name']
+    raise InputError(f"expected --method for {name_all([entered['name']])}, which is none of this "
+                     'package, found none; name FILE.py:FUNCTION that came with the entry')
 
 # %% ../nbs/110_cli.ipynb #82502f69
 @board.command('table')
-def board_table(entries:Entries, out:OutRun=None):
+def board_table(entries:Entries, out:BoardOut=None):
     "Put the entries of a folder beside one another: leaderboard.md, .html and .csv."
     check_out(out)
     from laso.bench import output, results

@@ -66,7 +66,8 @@ def fewer_images(
     rows = table.train_ids
     drawn = np.random.default_rng(seed).permutation(len(rows))[:round(share*len(rows))]
     rows = torch.cat([rows[torch.from_numpy(drawn)], table.valid_ids]).sort().values
-    return table.part(rows, table.labels[rows], table.vocab, table.is_valid[rows], table.novel)
+    res = table.raw.part(rows, table.labels[rows], table.vocab, table.is_valid[rows], table.novel)
+    return res.chosen(table.choice) if table.choice else res   # in the same space
 
 def blend_ops(
     table:FeatureTable, # features with labels and splits

@@ -150,6 +150,12 @@ class PaperConfig:
 @patch
 def check(self:PaperConfig):
     "Let `quick` shorten the run, and refuse what can't be."
+    own = {k: v.default for k,v in type(self).__dataclass_fields__.items()}
+    given = [k for k in ('backbone', 'weights', 'ops', 'ops_epochs', 'epochs')
+             if self.official and getattr(self, k) != own[k]]
+    if given:
+        raise InputError(f"expected the authors' network and operators alone, found {given[0]} "
+                         "with them; leave it out")
     if self.quick:
         self.sets,self.h,self.head_epochs,self.views = min(self.sets, 2),64,5,1
         self.ops_epochs,self.bs,self.n_pairs,self.epochs = 1,256,300,1
@@ -160,6 +166,7 @@ def check(self:PaperConfig):
     check_name('schedule', self.schedule, SCHEDULES)
     self.features()   # refuses the rest
 
+# %% ../../nbs/lab/104_protocol.ipynb #10100012
 @patch
 def features(self:PaperConfig) -> BenchConfig:
     "Settings of the features."
@@ -207,7 +214,8 @@ def _official(cfg):
     if not given.backbone or not given.ops:
         raise InputError(f"expected a backbone and three operators in {cfg.official}, found less; "
                          "add the authors' other files")
-    bench = replace(cfg, backbone=given.backbone.name, frozen=True).features()
+    own = dict(official=None, backbone=given.backbone.name, frozen=True)
+    bench = replace(cfg, **own).features()
     bench.weights = given.backbone.body.state_dict()
     return bench,dict(released=given.ops)
 
@@ -219,6 +227,7 @@ def _operators(cfg, table, saved):
         with stage(f'Operators of the kind {kind}'):
             yield kind,train_ops(table, kind, cbs=saved[-1:], **how)
 
+# %% ../../nbs/lab/104_protocol.ipynb #1010001c
 def _sets(cfg, table):
     "The authors' support sets of COCO 2014, or drawn ones."
     if not is_coco2014(table):
@@ -284,7 +293,7 @@ def _write(res, out, about):
     write_resampled(res['fewshot'], out/'paper.safetensors', about)
     write_json(res | dict(fewshot=plain(res['fewshot'])), out/'paper.json')
 
-# %% ../../nbs/lab/104_protocol.ipynb #1010001c
+# %% ../../nbs/lab/104_protocol.ipynb #3dabe465
 def read_paper_run(
     path:str|Path, # folder that `paper_run` wrote
 ) -> dict: # what it returned
