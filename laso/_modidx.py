@@ -1744,6 +1744,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'laso.tag.commands._files': ('tag/commands.html#_files', 'laso/tag/commands.py'),
                                    'laso.tag.commands._images': ('tag/commands.html#_images', 'laso/tag/commands.py'),
                                    'laso.tag.commands._listed': ('tag/commands.html#_listed', 'laso/tag/commands.py'),
+                                   'laso.tag.commands._of_run': ('tag/commands.html#_of_run', 'laso/tag/commands.py'),
                                    'laso.tag.commands._outputs': ('tag/commands.html#_outputs', 'laso/tag/commands.py'),
                                    'laso.tag.commands._say_learned': ('tag/commands.html#_say_learned', 'laso/tag/commands.py'),
                                    'laso.tag.commands._say_missing': ('tag/commands.html#_say_missing', 'laso/tag/commands.py'),
