@@ -74,7 +74,8 @@ def _text(root, prefixes):
     for uri,prefix in {**prefixes, **own}.items():
         with suppress(ValueError):   # ns0 and such are made anew
             if prefix: ET.register_namespace(prefix, uri)
-    return ET.tostring(root, encoding='unicode')
+    text = ET.tostring(root, encoding='unicode')
+    return text.replace('\r', '&#13;')   # or it would be read as \n
 
 # %% ../../nbs/tag/88_exchange.ipynb #f33b2b24
 def _list(rdf, name, needed):
