@@ -130,6 +130,9 @@ def check(self:BenchConfig):
                              "give another number")
     own = [m for m in self.methods if is_own(m)]
     for m in own: check_function(m)
+    if self.frozen and self.class_balanced:
+        raise InputError("expected class_balanced with fine-tuning, found a frozen backbone; leave "
+                         "one of them out")
     if self.weights not in (None, 'random') and not Path(self.weights).is_file():
         raise InputError(f"expected a file of weights, found no file {self.weights}; "
                          "check the path")

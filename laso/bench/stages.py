@@ -44,10 +44,14 @@ def check_early(
         check_installed(n, 'log', 'this log')
     check_out(out)
     check_writable(latex, csv)
+    if same := [o for o in (latex, csv) if out and o and o.absolute() == out.absolute()]:
+        raise InputError(f"expected another file than the folder for results, found {same[0]} for "
+                         "both; choose another name")
     if latex or csv:
         from laso.owned import check_own
         check_own(latex, csv)
 
+# %% ../../nbs/bench/79_stages.ipynb #d5e0af84
 def _show(tabs, nums, latex, csv, printed=()):
     "Print tables but those that are printed already, and write all where that is asked for."
     from laso.bench import numbers, results

@@ -69,6 +69,7 @@ def _parse(b):
     if said and said[1].lower() not in ('utf-8', 'utf8'): raise ValueError(f'encoding {said[1]}')
     return _BEFORE.match(text)[0],root,rdf,whole.prefixes,_behind(text)
 
+# %% ../../nbs/tag/88_exchange.ipynb #0aef5e7d
 def _text(root, prefixes):
     own = {v: k for k,v in NAMESPACES.items() if v not in prefixes}
     for uri,prefix in {**prefixes, **own}.items():
