@@ -44,7 +44,7 @@ def run(form, args):
     p = subprocess.run([*PYTEST, *args], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     last = (p.stdout.strip().splitlines() or [''])[-1].strip('= ')
     skipped = p.returncode == NONE or ' passed' not in last and 'skipped' in last
-    result = 'skipped' if skipped else 'failed' if p.returncode else 'passed'
+    result = 'failed' if p.returncode not in (PASSED, NONE) else 'skipped' if skipped else 'passed'
     if result == 'failed': print(p.stdout[-5000:], p.stderr[-2000:], flush=True)
     return dict(form=form, result=result, seconds=round(time.monotonic()-start), said=last)
 
