@@ -180,8 +180,9 @@ def _same_method(entered, method):
     "The name of the method that is run again."
     if method: return method[0]
     if not entered['source'] and entered['name'] in choices('method'): return entered['name']
-    raise InputError(f"expected --method for {name_all([entered['name']])}, which is none of this "
-                     'package, found none; name FILE.py:FUNCTION that came with the entry')
+    name = name_all([entered['name'].rpartition(':')[2]])
+    raise InputError(f'expected --method FILE.py:{name}, found none; name the file that came with '
+                     'the entry')
 
 # %% ../nbs/110_cli.ipynb #82502f69
 @board.command('table')

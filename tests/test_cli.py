@@ -14,8 +14,8 @@ METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subt
            'laso-intersection laso-union laso-subtraction').split()
 BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
-FILES = ('curves.png fewshot.png gallery.png history.csv laso-files.json operators.json operators.png operators.safetensors '
-         'per_class.csv precision_recall.png report.html results.json results.safetensors').split()
+FILES = ('backbone.safetensors curves.png fewshot.png gallery.png history.csv laso-files.json operators.json operators.png '
+         'operators.safetensors per_class.csv precision_recall.png report.html results.json results.safetensors').split()
 VARYING = {'command', 'timings', 'peak_memory_mb'}
 RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
 

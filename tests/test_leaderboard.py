@@ -79,6 +79,15 @@ def test_commands(world, laso, tmp_path):
     text = (tmp_path/'board'/BOARD[0]).read_text()
     assert text.index('the support set only') < text.index('| ridge |') and '| nearest |' in text
 
+def test_an_entry_names_no_file_to_run(world, laso, tmp_path):
+    "Code that lies beside an entry is run only if the user names it."
+    o = json.loads(entry_of(world).read_text()) | dict(method=dict(name=f'{tmp_path}/evil.py:f', source='', uses='support set'))
+    (tmp_path/'evil.py').write_text(f"open({str(tmp_path/'ran')!r}, 'w')\ndef f(t): return t.query[:,:1]")
+    o['digest'] = digest({k: v for k,v in o.items() if k != 'digest'})
+    (tmp_path/'a.entry.json').write_text(json.dumps(o))
+    status,_,err = laso('leaderboard', 'check', tmp_path/'a.entry.json', *vectors(world[0]))
+    assert status == 2 and 'expected --method FILE.py:f' in err and not (tmp_path/'ran').exists(), err
+
 @pytest.mark.parametrize('args,part', [
     (('enter',), 'expected --method'), (('enter', '--method', 'ridge'), '--features with --labels'),
     (('enter', 'nowhere', '--method', 'ridge'), 'in nowhere'), (('enter', '--method', 'rigde'), "expected a folder"),

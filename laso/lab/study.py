@@ -307,10 +307,11 @@ def study(
     **kwargs, # options of `choose`
 ) -> tuple: # data frames: operators, few-shot
     "Choose, train, compare; all files are written together."
-    views = _fitting(table, views, n_eps)
     if elsewhere := chosen is not None: try_settings(table, chosen)
-    parts = _parts(table, kwargs, n_seeds, n_eps, n_boot, epochs, chosen, views and vars(views))
     with own_files(out, *FILES) as new:
+        views = _fitting(table, views, n_eps)
+        parts = _parts(table, kwargs, n_seeds, n_eps, n_boot, epochs, chosen,
+                       views and vars(views))
         with stage('Settings'):
             def make(): return choose(table, epochs=epochs, parts=parts, **kwargs)
             if not elsewhere: chosen = parts.json('settings', make)
