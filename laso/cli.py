@@ -257,7 +257,16 @@ def _set_threads():
 def _spare_imports():
     "What imports make stays to the end: it is rarely looked through for garbage."
     gc.set_threshold(*gc.get_threshold()[:2], 100)
-    atexit.register(gc.freeze)
+    atexit.register(_spare_end)
+
+def _spare_end():
+    "It is not looked through at the end either, unless somebody counts there what is left."
+    if not _counted(sys.modules): gc.freeze()
+
+def _counted(modules):
+    "Is one of them written with nanobind, which counts its objects at the end?"
+    loaded = [m for k,m in modules.items() if k.startswith('triton._C.')]
+    return any(type(o).__module__ == 'nanobind' for m in loaded for o in vars(m).values())
 
 # %% ../nbs/110_cli.ipynb #ae5d2cf5
 def main():
