@@ -97,21 +97,21 @@ def choose_blocks(
         splits = [pseudo_novel(table.raw, seed+i, rows=rows) for i in range(n_splits)]
         sets = [support_sets(t, n_shots=n_shots, n_eps=n_eps, seed=seed) for t in splits]
     except InputError: return Representation(candidates(table.blocks)[0], [], _TOO_FEW)
-    rows = []
+    tried = []
     def score(weights):
         scores = [judged(t, weights, s) for t,s in zip(splits, sets)]
-        gain = mean_gain(scores, rows[0]['scores'] if rows else scores)
+        gain = mean_gain(scores, tried[0]['scores'] if tried else scores)
         mean = float(np.mean([m.mean() for m,_ in scores]))
-        rows.append(dict(weights=weights, scores=scores, map=mean, gain=gain.mean, low=gain.low,
+        tried.append(dict(weights=weights, scores=scores, map=mean, gain=gain.mean, low=gain.low,
                          high=gain.high))
         step()
     alone = candidates(table.blocks)
     with progress('trying blocks of features', len(alone)+len(PROPORTIONS)) as step:
         for w in alone: score(w)
-        other = max(rows[1:], key=lambda r: r['map'])
+        other = max(tried[1:], key=lambda r: r['map'])
         for w in candidates(table.blocks, *other['weights']): score(w)
-    for r in rows: del r['scores']
-    return Representation(_taken(rows)['weights'], rows)
+    for r in tried: del r['scores']
+    return Representation(_taken(tried)['weights'], tried)
 
 # %% ../../nbs/fewshot/66_representation.ipynb #35d2421a
 def _taken(rows):
