@@ -12,7 +12,7 @@ __all__ = ['CHOICES', 'REGISTRIES', 'PATH', 'Data', 'Backbone', 'Weights', 'Size
            'OpsEpochs', 'EndToEnd', 'Pairs', 'Preset', 'Head', 'Balanced', 'Methods', 'Log', 'BF16', 'OpsBF16',
            'BatchSize', 'FileColumn', 'LabelColumn', 'LabelDelim', 'Latex', 'Csv', 'Seeds', 'Vectors', 'VectorLabels',
            'Novel', 'VectorOps', 'Run', 'RunOrVectors', 'OutRun', 'OutRunOrVectors', 'app', 'Version', 'option', 'flag',
-           'argument', 'choices', 'one_of', 'count_of', 'names_in', 'columns_of', 'options', 'command']
+           'argument', 'choices', 'one_of', 'count_of', 'check_weights', 'names_in', 'columns_of', 'options', 'command']
 
 # %% ../nbs/03_options.ipynb #8822c1db
 import shlex,sys
@@ -63,7 +63,8 @@ def _named(path):
     if path != '': return path
     raise InputError('expected the name of a file or folder, found an empty one; name one')
 
-def _weights(file):
+def check_weights(file):
+    "Refuse a file of weights that is not there; `random` and None are none."
     if file in (None, 'random') or Path(file).is_file(): return file
     raise InputError(f"expected a file of weights, found no file {file}; check the path")
 
@@ -75,7 +76,7 @@ Data = option(str, '`scenes`, the embedded images, a folder with images/ and lab
 Backbone = option(Optional[str], 'Any model of timm. If none is named: EfficientNet-Lite0, or '
                                   'Lite2 for frozen photographs.')
 Weights = option(Optional[str], 'A safetensors file of weights for the backbone.',
-                 callback=_weights)
+                 callback=check_weights)
 Size = option(Optional[int], 'Height and width of the images the backbone sees.',
               callback=check_size)
 Crops = option(int, 'Concepts of 4 or 5 crops, too, for small things; 1: of a larger image.',

@@ -32,7 +32,7 @@ from ..features.extract import extract,kept_memory,native_bf16
 from ..features.table import FeatureTable
 from ..ops.kinds import set_ops,SetOps
 from ..ops.evaluation import (class_columns,evaluate,evaluate_expressions,evaluation_heads,
-    evaluation_pairs,Expression,EXPRESSIONS,validation_rows)
+    evaluation_pairs,Expression,EXPRESSIONS,scored_ids,validation_rows)
 from ..ops.words import describe
 from ..train.callbacks import Checkpoint,loggers,shown_steps
 from ..train.recipes import adapt_ops,ops_learner
@@ -52,7 +52,7 @@ from .results import tables,write_report
 def _check_scored(images, cfg, least):
     "Evaluations 1 and 2 need pairs of validation images, and others to find."
     for name,cols in class_columns(images).items():
-        if (n := int((images.labels[images.valid_ids][:,cols] > 0).any(1).sum())) < least:
+        if (n := len(scored_ids(images, cols))) < least:
             raise InputError(f"expected at least {least} validation images of {name} classes, "
                              f"found {n}; label more")
         try: evaluation_pairs(images, cols, n_pairs=cfg.n_pairs, seed=cfg.seed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from fastcore.basics import patch
 from ..core import check_crops,check_name,check_number,check_size,InputError,MOST,name_all
-from ..options import columns_of
+from ..options import check_weights,columns_of
 from ..own import check_function,is_own
 from ..store import digest
 from ..data.crop import check_crop,cropped
@@ -133,9 +133,7 @@ def check(self:BenchConfig):
     if self.frozen and self.class_balanced:
         raise InputError("expected class_balanced with fine-tuning, found a frozen backbone; leave "
                          "one of them out")
-    if self.weights not in (None, 'random') and not Path(self.weights).is_file():
-        raise InputError(f"expected a file of weights, found no file {self.weights}; "
-                         "check the path")
+    check_weights(self.weights)
     if bad := [m for m in self.methods if m not in METHODS and m not in own]:
         raise InputError(f"expected methods of {', '.join(METHODS)}, found {name_all(bad)}; "
                          "choose some of these")
