@@ -63,8 +63,10 @@ def _named(path):
     if path != '': return path
     raise InputError('expected the name of a file or folder, found an empty one; name one')
 
-def check_weights(file):
-    "Refuse a file of weights that is not there; `random` and None are none."
+def check_weights(
+    file:str|None, # a safetensors file; `random` and None are none
+) -> str|None: # the same
+    "Refuse a file of weights that is not there."
     if file in (None, 'random') or Path(file).is_file(): return file
     raise InputError(f"expected a file of weights, found no file {file}; check the path")
 
