@@ -131,7 +131,8 @@ def concept_blocks(
 @torch.no_grad()
 def _noise_features(m):
     x = torch.randn(2, 3, m.size, m.size, generator=torch.Generator().manual_seed(0))
-    try: outs = m.eval().outputs(x)
+    place = next(m.parameters(), x).device   # a network that was moved to a GPU, too
+    try: outs = m.eval().outputs(x.to(place))
     except InputError: raise
     except Exception as e: raise _wrong_size(m.name, m.size, e) from None
     if bad := [o for o in outs if o.dim() != 2]:

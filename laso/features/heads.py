@@ -34,13 +34,16 @@ def _check_numbers(m, *pieces):
             raise ValueError(f"expected labels from 0 to 1, got {low:g} to {high:g}")
     return any(y.isnan().any() for y in ys)
 
+def _rounding(m):
+    "How far products may be off, (..., 1, 1), by the trace of their matrix."
+    return torch.finfo(m.dtype).eps*m.diagonal(dim1=-2, dim2=-1).sum(-1)[...,None,None]
+
 def _inverse(m, y, l2):
     "The preconditioner of all classes, from the products of the features with themselves."
     rate = y.nanmean(-2, keepdim=True)
     c = (rate*(1-rate)).nanmean(-1, keepdim=True).nan_to_num(.25)/2
     m = c.clamp(.01, .25)*m
-    rounding = torch.finfo(m.dtype).eps*m.diagonal(dim1=-2, dim2=-1).sum(-1)[...,None,None]
-    ridge = (l2+rounding)*torch.eye(m.shape[-1], device=m.device, dtype=m.dtype)
+    ridge = (l2+_rounding(m))*torch.eye(m.shape[-1], device=m.device, dtype=m.dtype)
     return torch.cholesky_inverse(torch.linalg.cholesky(m + ridge))
 
 # %% ../../nbs/features/34_heads.ipynb #8c1d3f52
@@ -114,22 +117,28 @@ def fit_heads(
     "The optimal linear multi-label classifier of each training set."
     if not (torch.as_tensor(l2) > 0).all(): raise ValueError(f"expected l2 above 0, got {l2}")
     l2 = torch.as_tensor(l2, device=x.device, dtype=x.dtype).reshape(-1, 1, 1)
-    y,x,r = y.to(x.dtype),_with_bias(x),x.new_ones(1, 1, 1) if s is None else s.sqrt()[...,None]
-    if s is not None: x = r*x
-    f = _in_fewer(x) if x.shape[1] < x.shape[2] else x
+    r = x.new_ones(1, 1, 1) if s is None else s.sqrt()[...,None]
+    y,a = y.to(x.dtype),_with_bias(x) if s is None else r*_with_bias(x)
+    f = _in_fewer(a) if a.shape[1] < a.shape[2] else a
     m = f.mT @ f
     unknown = _check_numbers(m, y)
+    if x.dtype == torch.float32 and (l2 < _rounding(m)/4).any():
+        more = dict(s=s, l2=l2, offset=offset, tol=tol, max_iter=max_iter)
+        return fit_heads(x.double(), y, **more).float()
     inv,back = _inverse(m, y, l2),torch.where(r > 0, 1/r, 0)
     w = _minimise(lambda d: f @ d, lambda g: (g.mT @ f).mT, inv, y, l2=l2, back=back, tol=tol,
                   max_iter=max_iter, error=_error(y, unknown, r, back, offset))
-    return w if f is x else x.mT @ torch.linalg.solve_triangular(f.mT, w, upper=True)
+    return w if f is a else a.mT @ torch.linalg.solve_triangular(f.mT, w, upper=True)
 
 def _in_fewer(x):
     "As many numbers an example as there are examples, with the same products, but for rounding."
-    k = (x @ x.mT).double()
-    rounding = torch.finfo(x.dtype).eps*k.diagonal(dim1=1, dim2=2).sum(1)
-    k.diagonal(dim1=1, dim2=2).add_(rounding[:,None].clamp(min=torch.finfo(x.dtype).tiny))
-    return torch.linalg.cholesky_ex(k)[0].to(x.dtype)
+    k = x @ x.mT
+    ridge = _rounding(k).clamp(min=torch.finfo(x.dtype).tiny)
+    ridge = ridge*torch.eye(k.shape[-1], device=x.device, dtype=torch.double)
+    l,failed = torch.linalg.cholesky_ex(k + ridge)
+    if failed.any():   # rows are so much alike that their products are too rough
+        l,_ = torch.linalg.cholesky_ex(x.double() @ x.double().mT + ridge)
+    return l.to(x.dtype)
 
 # %% ../../nbs/features/34_heads.ipynb #c3805657
 def apply_heads(

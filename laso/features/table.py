@@ -149,10 +149,16 @@ class BlockChoice(nn.Module):
         self.register_buffer('mean', torch.zeros(self.width))
         self.register_buffer('scale', torch.ones(self.width))
 
+    def numbers(self, x):
+        "Mean and scale where `x` is: the same choice is a table's and a backbone's on a GPU."
+        return self.mean.to(x.device),self.scale.to(x.device)
+
     def forward(self, x):
         "Raw features (n, d) to chosen ones (n, width)."
         parts = [x[...,columns] for columns,_ in self.own.values()]
-        return parts[0] if len(parts) == 1 else (torch.cat(parts, -1).float()-self.mean)*self.scale
+        if len(parts) == 1: return parts[0]
+        mean,scale = self.numbers(x)
+        return (torch.cat(parts, -1).float()-mean)*scale
 
 # %% ../../nbs/features/32_table.ipynb #41f70b9a
 @patch
@@ -176,7 +182,8 @@ def block_of(self:BlockChoice,
     "One block of what was chosen, as it was before."
     if name not in self.own: return None
     _,columns = self.own[name]
-    return x[...,columns]/self.scale[columns] + self.mean[columns]
+    mean,scale = self.numbers(x)
+    return x[...,columns]/scale[columns] + mean[columns]
 
 # %% ../../nbs/features/32_table.ipynb #43f81cc2
 @patch
