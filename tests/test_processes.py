@@ -224,16 +224,41 @@ def compare_compiled(backend):
     from torch import nn
     from laso.ops.kinds import set_ops
     from laso.train.losses import LaSO, LaSOLoss
-    def gradients(loss):
+    def gradients(compile):
         torch.manual_seed(0)
-        net = LaSO(set_ops('residual', 16), nn.Linear(16, 5)).double().train()
+        net,loss = LaSO(set_ops('residual', 16), nn.Linear(16, 5)).double().train(),LaSOLoss(unit=2.)
+        if compile:
+            for part in (net, loss): part.compile(backend=backend, dynamic=False)
         fx,fy = torch.rand(2, 8, 16, dtype=torch.float64)
         lx,ly = (torch.rand(2, 8, 5) < .4).double()
-        res = loss(net, fx, fy, lx, ly)
+        res = loss(net(fx, fy), lx, ly)
         res.backward()
-        return [res.detach(), *(p.grad for p in net.parameters())]
-    def stacked(net, fx, fy, lx, ly): return LaSOLoss()(net(fx, fy), lx, ly)
-    for a,b in zip(gradients(stacked), gradients(torch.compile(stacked, backend=backend))): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+        return [res.detach(), *loss.terms.values(), *(p.grad for p in net.parameters())]
+    for a,b in zip(gradients(False), gradients(True), strict=True): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    print('the same')
+
+def train_compiled(folder):
+    "A learner whose network and loss are compiled ends as one without, is saved and gives operators that are saved."
+    from fastai.learner import load_learner
+    from laso.features.table import toy_table
+    from laso.ops.kinds import SetOps
+    from laso.train.callbacks import seeded
+    from laso.train.recipes import ops_learner
+    def trained(compile):
+        with seeded(0):
+            learn = ops_learner(toy_table(), 'residual', n_pairs=512, bs=64, device='cpu')
+            if compile:
+                for part in (learn.model, learn.loss_func): part.compile(backend='aot_eager', dynamic=False)
+            with learn.no_bar(), learn.no_logging(): return learn, learn.fit_ops(2)
+    (plain,want),(learn,ops) = trained(False),trained(True)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 1   # it was compiled
+    for k,v in want.state_dict().items(): torch.testing.assert_close(ops.state_dict()[k], v, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(learn.curves['valid_loss'], plain.curves['valid_loss'], atol=1e-3, rtol=1e-3)
+    learn.path = folder
+    learn.export('learner.pkl')
+    assert load_learner(folder/'learner.pkl').model.ops.made == ops.made
+    ops.save(folder/'ops')
+    assert all(v.equal(ops.state_dict()[k]) for k,v in SetOps.load(folder/'ops').state_dict().items())
     print('the same')
 
 compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
@@ -241,4 +266,8 @@ compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile nee
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, compiler])])
 def test_compiled_training_gives_the_same_gradients(in_clean_process, backend):
     status,said = in_clean_process(compare_compiled, backend, env=dict(TORCHINDUCTOR_COMPILE_THREADS='1'))
+    assert status == 0 and said.splitlines()[-1] == 'the same', said
+
+def test_a_compiled_learner_learns_the_same(in_clean_process, tmp_path):
+    status,said = in_clean_process(train_compiled, tmp_path)
     assert status == 0 and said.splitlines()[-1] == 'the same', said

@@ -220,7 +220,7 @@ def of_known(
     return loss(logits[known], target[known]) if known.any() else (logits*0).sum()
 
 # %% ../../nbs/train/50_losses.ipynb #8caf4288
-class LaSOLoss:
+class LaSOLoss(nn.Module):
     "The sum of the loss terms; `terms` keeps the value of each."
     def __init__(self,
         weights:LossWeights|None=None, # how much each term counts
@@ -228,11 +228,13 @@ class LaSOLoss:
         l1:bool=False, # mean absolute error in place of the mean squared one
         unit:float=1., # length in which differences of features are measured, above 0
     ):
+        super().__init__()
         self.weights = weights or LossWeights()
         self.classify = focal_loss if focal else _cross_entropy
-        self.distance,self.unit,self.terms = (F.l1_loss if l1 else F.mse_loss),unit,{}
+        self.distance,self.power = (F.l1_loss, 1) if l1 else (F.mse_loss, 2)
+        self.unit,self.terms = unit,{}
 
-    def __call__(self,
+    def forward(self,
         out:dict, # what `LaSO` returned
         lx:Tensor, # labels of x, (bs, n_lbl) in {0,1}
         ly:Tensor, # labels of y, (bs, n_lbl) in {0,1}
@@ -243,7 +245,9 @@ class LaSOLoss:
         for name,w in asdict(self.weights).items():
             if not w: continue
             if name in TERMS: parts = [classify(z[k], t[k]) for k in TERMS[name]]
-            else: parts = [self.distance(_wide(f[b])/self.unit, _wide(f[a])/self.unit)
-                           for a,b in ALIKE[name] if f[a] is not f[b]]
+            else:
+                w /= self.unit**self.power
+                parts = [self.distance(_wide(f[b]), _wide(f[a])) for a,b in ALIKE[name]
+                         if f[a] is not f[b]]
             self.terms[name] = w*sum(parts)
         return sum(self.terms.values())
