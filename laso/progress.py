@@ -107,7 +107,8 @@ def _in_bar(job):
     from rich.progress import Progress
     outermost = not _BARS
     if outermost:   # what is printed meanwhile is no part of it
-        _BARS.append(Progress(console=Console(stderr=True), transient=True, redirect_stdout=False))
+        console = Console(stderr=True, force_jupyter=False)   # notebooks get lines
+        _BARS.append(Progress(console=console, transient=True, redirect_stdout=False))
         _BARS[0].start()
     bar = _BARS[0]
     task = bar.add_task(job.what, total=job.total)

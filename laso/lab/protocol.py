@@ -147,18 +147,19 @@ class PaperConfig:
     def __post_init__(self): self.check()
 
 # %% ../../nbs/lab/104_protocol.ipynb #10100011
+_QUICK = dict(sets=2, h=64, head_epochs=5, views=1, ops_epochs=1, bs=256, n_pairs=300, epochs=1)
+
 @patch
 def check(self:PaperConfig):
-    "Let `quick` shorten the run, and refuse what can't be."
+    "Let `quick` shorten what is left at its default, and refuse what can't be."
     own = {k: v.default for k,v in type(self).__dataclass_fields__.items()}
     given = [k for k in ('backbone', 'weights', 'ops', 'ops_epochs', 'epochs')
              if self.official and getattr(self, k) != own[k]]
     if given:
         raise InputError(f"expected the authors' network and operators alone, found {given[0]} "
                          "with them; leave it out")
-    if self.quick:
-        self.sets,self.h,self.head_epochs,self.views = min(self.sets, 2),64,5,1
-        self.ops_epochs,self.bs,self.n_pairs,self.epochs = 1,256,300,1
+    for k,v in (_QUICK if self.quick else {}).items():
+        if getattr(self, k) == own[k]: setattr(self, k, v)
     for k in ('sets', 'h', 'head_epochs', 'views', 'ops_epochs', 'bs', 'n_pairs', 'epochs'):
         check_number(k, getattr(self, k))
     for k in self.ops: check_name('ops', k, KINDS)
