@@ -2017,6 +2017,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'laso.train.callbacks._plain': ('train/callbacks.html#_plain', 'laso/train/callbacks.py'),
                                       'laso.train.callbacks._tensorboard': ('train/callbacks.html#_tensorboard', 'laso/train/callbacks.py'),
                                       'laso.train.callbacks._wandb': ('train/callbacks.html#_wandb', 'laso/train/callbacks.py'),
+                                      'laso.train.callbacks._where': ('train/callbacks.html#_where', 'laso/train/callbacks.py'),
                                       'laso.train.callbacks.drawn_from': ('train/callbacks.html#drawn_from', 'laso/train/callbacks.py'),
                                       'laso.train.callbacks.loggers': ('train/callbacks.html#loggers', 'laso/train/callbacks.py'),
                                       'laso.train.callbacks.package_code': ('train/callbacks.html#package_code', 'laso/train/callbacks.py'),

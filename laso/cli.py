@@ -95,6 +95,9 @@ def perf(out:PerfOut=None, quick:Small=False, device:Device='cpu', labels:Labels
     asked = dict(growth=growth, large=large, index=index, sets=sets, bf16=bf16)
     if len(given := [f'--{k}' for k,v in asked.items() if v]) > 1:
         raise InputError(f"expected one measurement, found {name_all(given)}; ask for one")
+    if device != 'cpu' and (ours := [k for k in ('growth', 'large', 'index') if asked[k]]):
+        raise InputError(f'expected --{ours[0]} on a processor, found --device {device}; '
+                         'leave one of them out')
     if labels: coco_labels(labels)
     if out:   # refuses what can't be written before anything long begins
         check_own(out)

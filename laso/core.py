@@ -277,6 +277,9 @@ def usable_device(
     if device is not None and str(device).split(':')[0] not in usable:
         raise InputError(f"expected a device of {', '.join(usable)}, found {device!r}; "
                          "choose one of these")
+    mine = os.environ.get('LOCAL_RANK', '')   # as torchrun numbers the processes of a machine
+    if device is None and len(usable) > 1 and mine.isdecimal():
+        torch.cuda.set_device(int(mine)%torch.cuda.device_count())
     return device or usable[-1]
 
 # %% ../nbs/00_core.ipynb #6f9be40f

@@ -48,7 +48,7 @@ class LabelTable:
 
 # %% ../../nbs/data/10_labels.ipynb #8446b993
 def _binary(values, what, unknown=False):
-    try: res = torch.as_tensor(values)
+    try: res = torch.as_tensor(values).cpu()
     except (TypeError, ValueError, RuntimeError): res = torch.tensor(.5)   # None, 10**400, uneven
     ok = (res == 0) | (res == 1)
     if ok.all() or unknown and ok.any() and (ok | res.isnan()).all(): return res

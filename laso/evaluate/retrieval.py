@@ -130,7 +130,8 @@ def _check_sets(name, features, labels):
 def _fits(ql, dl, exclude):
     "Which queries have a label set that a row they may get has as far as both are known."
     differ = (ql == 1).float() @ (dl == 0).float().T + (ql == 0).float() @ (dl == 1).float().T
-    res = torch.cat([differ == 0, torch.zeros(len(ql), 1, dtype=torch.bool)], 1)
+    none = torch.zeros(len(ql), 1, dtype=torch.bool, device=ql.device)
+    res = torch.cat([differ == 0, none], 1)
     if exclude is not None: res.scatter_(1, exclude % res.shape[1], False)   # -1: the last column
     return res.any(1) & (ql > 0).any(1)
 

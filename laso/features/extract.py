@@ -49,8 +49,8 @@ class _Sized(Dataset):
 def default_bs(
     backbone:Backbone, # whose input size counts
 ) -> int:
-    "64 images on a GPU; on a processor as many pixels as 32 images of 128 by 128."
-    if next(backbone.parameters()).is_cuda: return 64
+    "64 images on a GPU, or their pixels at 320 by 320; on a processor those of 32 at 128 by 128."
+    if next(backbone.parameters()).is_cuda: return max(1, min(64, 64*320**2//backbone.size**2))
     return max(1, 32*128**2//backbone.size**2)
 
 # %% ../../nbs/features/33_extract.ipynb #b48312c0
@@ -114,7 +114,7 @@ def native_bf16(
     device:str|torch.device='cpu', # where the backbone is
 ) -> bool:
     "Has the machine units for bfloat16?"
-    if torch.device(device).type == 'cuda': return torch.cuda.is_bf16_supported()
+    if torch.device(device).type == 'cuda': return torch.cuda.is_bf16_supported(False)   # in units
     asked = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, o, lambda: False)() for o in asked)
 
@@ -212,6 +212,7 @@ def cached_features(
 ) -> tuple: # features (n, d), which stay on disk, and the digest in the file's name
     "Features of `images`, from the cache or computed into it, and their key."
     how = ('bfloat16',)*bf16 + (dtype,)*(dtype != 'float32')
+    if not bf16 and next(backbone.parameters()).is_cuda: how += 'cuda',   # its convolutions round
     if backbone.taus: how += backbone.taus
     key = digest('features-2', kind, backbone_digest(backbone), backbone.name,
                  transform_settings(backbone), parts, *how)

@@ -187,7 +187,7 @@ def fit_linear(
     scale = feature_scale(x, rows)
     if len(rows)*x.shape[1] > LARGE: w = _fit_large(x, y, rows, scale.item(), l2, **kwargs)
     else: w = fit_heads(x[rows].float()[None]/scale, y[rows][None], l2=l2, **kwargs)[0]
-    res = nn.Linear(x.shape[1], y.shape[1]).requires_grad_(False)
+    res = nn.Linear(x.shape[1], y.shape[1], device=x.device).requires_grad_(False)
     res.weight.copy_(w[:-1].T/scale); res.bias.copy_(w[-1])
     return res
 

@@ -71,7 +71,7 @@ def _as_features(x, n):
     if x.ndim != 2 or len(x) != n or not x.shape[1]:
         raise InputError(f"expected features of shape ({n}, d), found {tuple(x.shape)}; "
                          "give one row for each row of labels")
-    x = _from_numpy(x) if isinstance(x, np.ndarray) else x
+    x = _from_numpy(x) if isinstance(x, np.ndarray) else x.cpu()
     if bad := _bad_rows(x):
         raise InputError("expected finite features below 1e15, found others in row "
                          f"{name_all(bad)}; compute them again")

@@ -292,7 +292,7 @@ def method_scores(
             step()
 
 def _scores(method, t, name):
-    scores,shape = method(t),(len(t.query), t.y.shape[1])
+    scores,shape = method(t).cpu(),(len(t.query), t.y.shape[1])
     if scores.shape != shape:
         raise ValueError(f"expected scores of shape {shape} of the method {name}, "
                          f"got {tuple(scores.shape)}")

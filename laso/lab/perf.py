@@ -74,14 +74,14 @@ def _told(name, job):
 # %% ../../nbs/lab/109_perf.ipynb #8919436f
 def single_jobs(
     *, quick:bool=False, # small sizes
-    device:str='cpu', # for support sets
+    device:str='cpu', # for support sets and bfloat16; the others are for processors
     labels:str|Path|None=None, # folder of COCO's labels, for support sets
     images:str|None=None, # data for the effect of bfloat16, as for `load_data`
 ) -> dict: # name -> a title, and a function that gives a data frame
     "The jobs that can be asked for by themselves."
     few,n_sets = dict(n=3000, d=32) if quick else {},(5, 20) if quick else (20, 1000)
     def sets(): return many_sets(**few, n_sets=n_sets, labels=labels, device=device)
-    def effect(): return bfloat16_effect(images, n_epoch=1 if quick else 3)
+    def effect(): return bfloat16_effect(images, n_epoch=1 if quick else 3, device=device)
     return dict(growth=('Growth', lambda: growth(quick=quick)),
                 large=('On disk', lambda: large(**few)),
                 index=('Search', lambda: index_rates(**few)),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from ..core import check_name,check_number,InputError,label_op
+from ..core import check_name,check_number,InputError,label_op,usable_device
 from ..progress import progress,stage
 from ..data.labels import balanced_rows
 from ..features.table import FeatureTable
@@ -76,8 +76,9 @@ def rivals(
     return res
 
 # %% ../../nbs/lab/104_protocol.ipynb #1010000b
-def _heads(tasks, jobs, methods, show, **head):
+def _heads(tasks, jobs, methods, device, show, **head):
     "Trained heads: yields jobs, (number of the task, method), and the heads of these."
+    def there(examples): return tuple(o.to(device) for o in examples)
     def key(job):
         t,r = tasks[job[0]],methods[job[1]]
         return len(t.x),n_made(t.y),r.make is not None,r.large
@@ -85,8 +86,8 @@ def _heads(tasks, jobs, methods, show, **head):
         for (n,extra,made,large),at in groups(list(map(key, jobs))):
             for some in (at[i:i+10] for i in range(0, len(at), 10)):
                 mine = [jobs[i] for i in some]
-                real = [methods[m].real(tasks[i]) for i,m in mine]
-                synthetic = [methods[m].make(tasks[i]) for i,m in mine] if made else None
+                real = [there(methods[m].real(tasks[i])) for i,m in mine]
+                synthetic = [there(methods[m].make(tasks[i])) for i,m in mine] if made else None
                 yield mine,fit_mlps(real, synthetic, n=n, extra=extra if made or large else 0,
                                     **head)
                 step(len(mine))
@@ -98,6 +99,7 @@ def protocol_fewshot(
     sets:list, # of `Support`
     views:Views|None=None, # of these sets, for changed and mixed images
     *, n_boot:int=500, # resamples of the images, for intervals
+    device:str|None=None, # where heads are trained: cpu or cuda; by default cuda where there is one
     show:bool|None=None, # False: do not say how far it is
     **head, # `h`, `epochs` and `seed` of `fit_mlps`
 ) -> list: # of dict(shot, episode, method, map, balanced, boot, ap)
@@ -105,9 +107,10 @@ def protocol_fewshot(
     methods,rows = rivals(ops, table.width, views is not None),table.valid_ids
     tasks,y = support_tasks(table, sets, views=views),table.novel_labels[rows]
     at,counts = balanced_rows(y, rng=np.random.default_rng(0)),resamples(table, rows, n_boot)
-    def pieces(): return (table.features(r) for r in rows.split(PIECE))
-    jobs,res = [(i, m) for m in methods for i in range(len(tasks))],{}
-    for mine,heads in _heads(tasks, jobs, methods, show, **head):
+    device = usable_device(device)
+    def pieces(): return (table.features(r).to(device) for r in rows.split(PIECE))
+    jobs,res,y = [(i, m) for m in methods for i in range(len(tasks))],{},y.to(device)
+    for mine,heads in _heads(tasks, jobs, methods, device, show, **head):
         z = logits_of(heads, pieces)
         other = [o['map'] for o in score_rows(z[:,at], y[at])]
         for job,o,v in zip(mine, score_rows(z, y, counts), other): res[job] = o | dict(balanced=v)

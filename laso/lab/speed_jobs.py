@@ -237,14 +237,16 @@ def bfloat16_effect(
     size:int|None=None, # of the images; by default the backbone's own
     n_epoch:int=3, # epochs of the operators
     n_pairs:int|None=None, # pairs an epoch; by default those of `ops_learner`
+    device:str='cpu', # cpu or cuda
 ) -> pd.DataFrame: # what, of, seed, float32, bfloat16: mAP in [0,1]
     "mAP with bfloat16 beside that with float32."
-    images,net,res = load_data(data, n_shot=1),create_backbone(size=size),[]
+    images,net,res = load_data(data, n_shot=1),create_backbone(size=size, device=device),[]
+    some = dict(n_pairs=n_pairs, device=device)
     tables = [extract(images, net, bf16=o) for o in (False, True)]
     for name,cols in dict(base=images.base_ids, novel=images.novel_ids).items():
         res.append(('features', name, 0, *(_classifier_ap(t, cols) for t in tables)))
     for seed in seeds:
-        aps = [_operator_aps(tables[0], kind, n_epoch, seed=seed, n_pairs=n_pairs, bf16=o)
+        aps = [_operator_aps(tables[0], kind, n_epoch, seed=seed, bf16=o, **some)
                for o in (False, True)]
         res += [('operators', op, seed, *ap) for op,*ap in zip(OPS, *aps)]
     return pd.DataFrame(res, columns=['what', 'of', 'seed', 'float32', 'bfloat16'])

@@ -29,14 +29,14 @@ from .speed_fewshot import random_table
 
 # %% ../../nbs/lab/99_speed_size.ipynb #90068670
 def _jobs(table, n_sets):
-    "What is timed on a table, by its name."
-    sets = support_sets(table, n_shots=(1,), n_eps=n_sets)
+    "What is timed on a table, by its name, on the processor."
+    some = dict(sets=support_sets(table, n_shots=(1,), n_eps=n_sets), n_boot=0, device='cpu')
     ops,methods = set_ops('analytic', table.width),['none', 'analytic-union']
     return {
         'draw 1,000 pairs': lambda: draw_pairs(table.labels, 1000, rng=np.random.default_rng(0)),
         'fit the classifier': lambda: fit_linear(table.x, table.labels, l2=.3, max_iter=20),
         'average precision': lambda: mean_ap(table.labels + torch.rand(()), table.labels),
-        'few-shot, 2 methods': lambda: fewshot(table, ops, sets=sets, methods=methods, n_boot=0),
+        'few-shot, 2 methods': lambda: fewshot(table, ops, methods=methods, **some),
         'search, 256 queries': lambda: nearest(table.x[:256], table.x, 5)}
 
 SIZES = dict(images=(1000, 10_000, 100_000, 1_000_000), classes=(16, 100, 1000, 10_000),
@@ -112,7 +112,7 @@ def _large_jobs(table):
     mixed,ops = np.random.default_rng(0).permutation(len(table.train_ids)),[]
     rows = table.train_ids[torch.from_numpy(mixed)]
     def train():
-        learn = ops_learner(table, 'mixture', n_pairs=8192, fit_rows=2**15)
+        learn = ops_learner(table, 'mixture', n_pairs=8192, fit_rows=2**15, device='cpu')
         with learn.no_bar(), learn.no_logging(): ops.append(learn.fit_ops(1))
         return _score(table, learn.model.classifier.cpu())
     def search(): nearest(table.x[:256], table.x, 5)

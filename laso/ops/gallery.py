@@ -150,9 +150,9 @@ def _find(x, ops, table, rows, k, exclude):
 
 @torch.no_grad()
 def _apply(ops, op, fx, fy):
-    "The operator in evaluation mode, where its weights are."
-    was,dev = ops.training,next((p.device for p in ops.parameters()), fx.device)
-    try: return ops.eval()(op, fx.to(dev), fy.to(dev)).cpu()
+    "The operator in evaluation mode."
+    was = ops.training
+    try: return ops.eval()(op, fx, fy)
     finally: ops.train(was)
 
 def _words(table, x):

@@ -14,6 +14,7 @@ import inspect,json
 from collections.abc import Callable
 from dataclasses import dataclass,field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from fastcore.basics import patch
 from safetensors.torch import save_file
@@ -75,7 +76,8 @@ class SetOps(nn.Module):
             raise ValueError(f"expected an operation of {', '.join(OPS)}, got {op!r}")
         if fx.shape != fy.shape:
             raise ValueError(f"expected fy of shape {tuple(fx.shape)}, got {tuple(fy.shape)}")
-        return getattr(self, op)(fx, fy)
+        at = next(chain(self.parameters(), self.buffers()), fx).device   # a GPU, after a training
+        return getattr(self, op)(fx.to(at), fy.to(at)).to(fx.device)
 
 # %% ../../nbs/ops/42_kinds.ipynb #590b80e5
 @patch

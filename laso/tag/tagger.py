@@ -21,7 +21,7 @@ from ..core import InputError,join_names,quote_name
 from ..owned import own_file,TAGGER
 from ..data.files import parse_json
 from ..data.decode import read_tensors
-from ..features.backbones import Backbone,with_choice
+from ..features.backbones import Backbone,GPU_ERRORS,with_choice
 from ..features.text_heads import NoPackage
 from ..ops.kinds import ops_from,SetOps
 from ..bench.restore import pack,part_of,SIZE,unpack
@@ -277,7 +277,7 @@ def load_tagger(
     try:
         tensors,texts = read_tensors(path)
         return _tagger(parse_json(texts['laso']), tensors)
-    except NoPackage: raise
+    except (NoPackage, *GPU_ERRORS): raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise InputError(f"expected a tagger in {path}, found something else; "
                          "make one with `laso teach`") from None

@@ -25,7 +25,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import params
 from fastcore.meta import delegates
 from torch import nn,Tensor
-from ..core import InputError
+from ..core import InputError,usable_device
 from ..store import cache_dir,cache_entry,digest,find_cached
 from ..data.labels import balanced_rows
 from ..data.folder import check_images,ImageSet
@@ -105,7 +105,7 @@ def classifier_dls(
     drop_novel:bool=False, # remove training images that show a novel class
     class_balanced:bool=False, # draw training images such that every class gets its share
     num_workers:int=0, # processes that read images
-    device:str|torch.device='cpu', # where batches go
+    device:str|torch.device|None=None, # where batches go; by default cuda where there is one
 ) -> DataLoaders: # of images (bs, 3, size, size) and base labels (bs, n_base)
     "fastai's `DataLoaders` for training on the base classes; novel labels are masked."
     rows = data.training_rows(drop_novel)
@@ -116,7 +116,7 @@ def classifier_dls(
     train,valid = (BaseImages(data, o, size) for o in (rows, data.valid_ids))
     dl = BalancedDL if class_balanced else ImageDL
     train = dl(train, mean, std, flip=True, shuffle=True, drop_last=True, **some)
-    return DataLoaders(train, ImageDL(valid, mean, std, **some), device=device)
+    return DataLoaders(train, ImageDL(valid, mean, std, **some), device=usable_device(device))
 
 # %% ../../nbs/train/55_finetune.ipynb #d0ced1c3
 class BackboneWithHead(nn.Module):

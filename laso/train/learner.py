@@ -259,7 +259,7 @@ def distrib_ctx(self:LasoLearner, **kwargs):
     "fastai's context for the processes of `torchrun` or `accelerate launch`."
     if rank()[1] == 1: return (yield self)
     from fastai.distributed import DistributedTrainer
-    cuda = torch.cuda.is_available()
+    cuda = torch.device(self.dls.device or 'cpu').type == 'cuda'
     trainer = DistributedTrainer(sync_bn=cuda, cpu=not cuda, **kwargs)
     trainer._wrap_dl = lambda dl: dl   # `PairDL` knows its share
     with self.added_cbs(trainer): yield self
