@@ -104,6 +104,17 @@ def _minimise(products, gradient, inv, y, *, l2, error, tol, max_iter, back=1.):
         if step[0].abs().amax() <= tol*w[0].abs().amax(): break
     return w[0]
 
+# %% ../../nbs/features/34_heads.ipynb #624d2cc5
+def _in_fewer(x):
+    "As many numbers an example as there are examples, with the same products, but for rounding."
+    k = x @ x.mT
+    ridge = _rounding(k).clamp(min=torch.finfo(x.dtype).tiny)
+    ridge = ridge*torch.eye(k.shape[-1], device=x.device, dtype=torch.double)
+    l,failed = torch.linalg.cholesky_ex(k + ridge)
+    if failed.any():   # rows are so much alike that their products are too rough
+        l,_ = torch.linalg.cholesky_ex(x.double() @ x.double().mT + ridge)
+    return l.to(x.dtype)
+
 # %% ../../nbs/features/34_heads.ipynb #624d2cc6
 def fit_heads(
     x:Tensor, # features, (n_heads, n, d); scale them so that a row has a norm of about 1
@@ -129,16 +140,6 @@ def fit_heads(
     w = _minimise(lambda d: f @ d, lambda g: (g.mT @ f).mT, inv, y, l2=l2, back=back, tol=tol,
                   max_iter=max_iter, error=_error(y, unknown, r, back, offset))
     return w if f is a else a.mT @ torch.linalg.solve_triangular(f.mT, w, upper=True)
-
-def _in_fewer(x):
-    "As many numbers an example as there are examples, with the same products, but for rounding."
-    k = x @ x.mT
-    ridge = _rounding(k).clamp(min=torch.finfo(x.dtype).tiny)
-    ridge = ridge*torch.eye(k.shape[-1], device=x.device, dtype=torch.double)
-    l,failed = torch.linalg.cholesky_ex(k + ridge)
-    if failed.any():   # rows are so much alike that their products are too rough
-        l,_ = torch.linalg.cholesky_ex(x.double() @ x.double().mT + ridge)
-    return l.to(x.dtype)
 
 # %% ../../nbs/features/34_heads.ipynb #c3805657
 def apply_heads(
