@@ -111,8 +111,8 @@ def _in_fewer(x):
     ridge = _rounding(k).clamp(min=torch.finfo(x.dtype).tiny)
     ridge = ridge*torch.eye(k.shape[-1], device=x.device, dtype=torch.double)
     l,failed = torch.linalg.cholesky_ex(k + ridge)
-    if failed.any():   # rows are so much alike that their products are too rough
-        l,_ = torch.linalg.cholesky_ex(x.double() @ x.double().mT + ridge)
+    if failed.any():   # rows are so much alike that rounding hides how they differ
+        l,_ = torch.linalg.cholesky_ex(x.double() @ x.double().mT + 10*ridge)
     return l.to(x.dtype)
 
 # %% ../../nbs/features/34_heads.ipynb #624d2cc6
