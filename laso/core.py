@@ -271,16 +271,17 @@ def from_cell(
 def usable_device(
     device:str|None=None, # cpu or cuda; by default cuda where there is one
 ) -> str:
-    "The device to work on."
+    "The device to work on; of several processes on a machine each takes a GPU of its own."
     import torch
     usable = ['cpu']+['cuda']*torch.cuda.is_available()
     if device is not None and str(device).split(':')[0] not in usable:
         raise InputError(f"expected a device of {', '.join(usable)}, found {device!r}; "
                          "choose one of these")
     mine = os.environ.get('LOCAL_RANK', '')   # as torchrun numbers the processes of a machine
-    if device is None and len(usable) > 1 and mine.isdecimal():
+    device = device or usable[-1]
+    if device == 'cuda' and mine.isdecimal():
         torch.cuda.set_device(int(mine)%torch.cuda.device_count())
-    return device or usable[-1]
+    return device
 
 # %% ../nbs/00_core.ipynb #6f9be40f
 _QUOTAS = ('cpu.max',), ('cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us')   # of Linux, new and old

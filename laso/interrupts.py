@@ -84,8 +84,8 @@ def stoppable(
             return _error(e, 2)
         except RuntimeError as e:   # named, for PyTorch may not be there
             if type(e).__name__ != 'OutOfMemoryError': raise
-            return _error('expected a GPU with more memory that is free, found too little; choose '
-                          'smaller images, or set CUDA_VISIBLE_DEVICES= to use the processor', 2)
+            return _error('expected a GPU with more free memory, found too little; choose smaller '
+                          'images or batches, or set CUDA_VISIBLE_DEVICES= to use the processor', 2)
         except OSError as e:
             if e.errno is None and not isinstance(e, FileNotFoundError): raise
             from laso.core import one_line

@@ -91,7 +91,7 @@ DropNovel = flag('--drop-novel', 'Leave out training images that show a novel cl
 Seed = option(int, 'Of everything that is drawn.', min=0, max=2**32-1)
 Episodes = option(int, 'Support sets for each number of shots.', **count_of('episodes'))
 Out = option(Optional[Path], 'Folder for the results.  [default: runs/NAME-DATE]', **PATH)
-Quick = flag('--quick', 'A short run, to see that all works; options that are given stay.')
+Quick = flag('--quick', 'A short run, to see that all works; it shortens only defaults.')
 Epochs = option(int, 'Epochs of fine-tuning.', **count_of('epochs'))
 ClassBalanced = flag('--class-balanced', 'Draw images for fine-tuning such that every class '
                      'gets its share.')

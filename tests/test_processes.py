@@ -235,6 +235,7 @@ def compare_compiled(backend):
         res.backward()
         return [res.detach(), *loss.terms.values(), *(p.grad for p in net.parameters())]
     for a,b in zip(gradients(False), gradients(True), strict=True): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 1   # it was compiled
     print('the same')
 
 def train_compiled(folder):

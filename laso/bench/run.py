@@ -89,7 +89,7 @@ def features_for(
     if not cfg.frozen:
         backbone = finetuned(backbone, images, epochs=cfg.epochs, seed=cfg.seed,
                              drop_novel=cfg.drop_novel, class_balanced=cfg.class_balanced)
-        bf16 = bf16 or native_bf16(next(backbone.parameters()).device)
+        bf16 = bf16 or native_bf16(backbone.device)
     return images,backbone,extract(images, backbone, bf16=bf16, **kwargs)
 
 # %% ../../nbs/bench/73_run.ipynb #133716bc

@@ -58,6 +58,8 @@ class Backbone(nn.Module):
 
     def _names(self): return 'pooled',*concept_blocks(self.taus)
     @property
+    def device(self): return next(self.parameters(), torch.empty(0)).device
+    @property
     def width(self): return self.choice.width if self.choice else sum(self.blocks.values())
     @property
     def concepts(self): return self.head.names if self.head else None   # names, or None
@@ -135,8 +137,7 @@ GPU_ERRORS = tuple(getattr(torch, o) for o in ('OutOfMemoryError', 'AcceleratorE
 @torch.no_grad()
 def _noise_features(m):
     x = torch.randn(2, 3, m.size, m.size, generator=torch.Generator().manual_seed(0))
-    place = next(m.parameters(), x).device   # a network that was moved to a GPU, too
-    try: outs = m.eval().outputs(x.to(place))
+    try: outs = m.eval().outputs(x.to(m.device))
     except (InputError, *GPU_ERRORS): raise
     except Exception as e: raise _wrong_size(m.name, m.size, e) from None
     if bad := [o for o in outs if o.dim() != 2]:

@@ -99,8 +99,8 @@ class LinearHead(nn.Module):
         self.register_buffer('bias', weight.new_zeros(len(weight)) if bias is None else bias)
         self.names = names
     def forward(self, t, f=None):
-        "Logits (bs, n, k) of tokens (bs, n, c), where they are."
-        return nn.functional.linear(t, self.weight.to(t.device), self.bias.to(t.device))
+        "Logits (bs, n, k) of tokens (bs, n, c)."
+        return nn.functional.linear(t, self.weight, self.bias)
 
 # %% ../../nbs/features/30_concepts.ipynb #a46cd7e4
 def histogram(

@@ -72,7 +72,7 @@ def with_head(
 ) -> Backbone: # in evaluation mode
     "The same network with another token head."
     res = Backbone(backbone.body, backbone.name, size=backbone.seen, mean=backbone.mean,
-                   std=backbone.std, head=head.to(next(backbone.parameters()).device), taus=taus,
+                   std=backbone.std, head=head.to(backbone.device), taus=taus,
                    crops=backbone.crops if crops is None else crops)
     res.finetuned = backbone.finetuned
     return res.eval()

@@ -49,8 +49,8 @@ class _Sized(Dataset):
 def default_bs(
     backbone:Backbone, # whose input size counts
 ) -> int:
-    "64 images on a GPU, or their pixels at 320 by 320; on a processor those of 32 at 128 by 128."
-    if next(backbone.parameters()).is_cuda: return max(1, min(64, 64*320**2//backbone.size**2))
+    "As many pixels as 32 images of 128 by 128; on a GPU 64 of 320 by 320, and 64 at the most."
+    if backbone.device.type == 'cuda': return max(1, min(64, 64*320**2//backbone.size**2))
     return max(1, 32*128**2//backbone.size**2)
 
 # %% ../../nbs/features/33_extract.ipynb #b48312c0
@@ -75,20 +75,19 @@ def pixel_stats(
     backbone:Backbone, # whose device counts
 ) -> tuple: # mean, deviation, (3, 1, 1) each
     "What values of pixels, 0 to 255, are normalised with."
-    device = next(backbone.parameters()).device
-    return tuple(torch.tensor(o, device=device)[:,None,None]*255
+    return tuple(torch.tensor(o, device=backbone.device)[:,None,None]*255
                  for o in (backbone.mean, backbone.std))
 
 @torch.inference_mode()
 def _features(backbone, images, bs, num_workers, bf16):
     "Features of a batch after the other, float32."
     backbone.eval()
-    p,(mean,std) = next(backbone.parameters()),pixel_stats(backbone)
+    device,(mean,std) = backbone.device,pixel_stats(backbone)
     bs = bs or default_bs(backbone)
-    readers = min(8, usable_cores()) if p.is_cuda else 0
+    readers = min(8, usable_cores()) if device.type == 'cuda' else 0
     for xb in _batches(images, backbone.size, bs, num_workers, readers):
-        with torch.autocast(p.device.type, torch.bfloat16, enabled=bf16):
-            out = backbone(xb.to(p.device).float().sub_(mean).div_(std))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            out = backbone(xb.to(device).float().sub_(mean).div_(std))
         yield out.float().cpu().numpy()
 
 # %% ../../nbs/features/33_extract.ipynb #694e18cd
@@ -114,7 +113,8 @@ def native_bf16(
     device:str|torch.device='cpu', # where the backbone is
 ) -> bool:
     "Has the machine units for bfloat16?"
-    if torch.device(device).type == 'cuda': return torch.cuda.is_bf16_supported(False)   # in units
+    if torch.device(device).type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     asked = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, o, lambda: False)() for o in asked)
 
@@ -212,7 +212,7 @@ def cached_features(
 ) -> tuple: # features (n, d), which stay on disk, and the digest in the file's name
     "Features of `images`, from the cache or computed into it, and their key."
     how = ('bfloat16',)*bf16 + (dtype,)*(dtype != 'float32')
-    if not bf16 and next(backbone.parameters()).is_cuda: how += 'cuda',   # its convolutions round
+    if not bf16 and backbone.device.type == 'cuda': how += ('cuda',)   # convolutions of ten bits
     if backbone.taus: how += backbone.taus
     key = digest('features-2', kind, backbone_digest(backbone), backbone.name,
                  transform_settings(backbone), parts, *how)

@@ -13,7 +13,7 @@ examples. Their heads are trained all at once."""
 __all__ = ['USES', 'SUPPORT', 'POOL', 'NAMED', 'METHODS', 'HEADS', 'LOGITS', 'PIECE', 'nothing', 'jittered', 'mixed',
            'with_operator', 'with_analytic', 'with_learned', 'Augment', 'training_set', 'Method', 'usual_methods',
            'find_methods', 'method_groups', 'method_uses', 'method_grids', 'resamples', 'score_rows', 'on_pieces',
-           'solve_linear', 'Head', 'find_head', 'method_scores', 'fewshot']
+           'solve_linear', 'Head', 'find_head', 'on_device', 'method_scores', 'fewshot']
 
 # %% ../../nbs/fewshot/64_methods.ipynb #64a9ff81
 from collections.abc import Callable
@@ -270,13 +270,18 @@ def _solve(tasks, methods, solve, most, y, counts, device, show):
     n,y = max(1, min(most, LOGITS//y.numel())),y.to(device)
     with progress('training heads', len(jobs), show=show) as step:
         for part in (jobs[j:j+n] for j in range(0, len(jobs), n)):
-            real = [_on(device, tasks[i].x, tasks[i].labels) for i,_ in part]
-            made = [_on(device, *methods[k].make(tasks[i])) for i,k in part]
+            real = [on_device(device, tasks[i].x, tasks[i].labels) for i,_ in part]
+            made = [on_device(device, *methods[k].make(tasks[i])) for i,k in part]
             res |= zip(part, score_rows(solve(real, made), y, counts))
             step(len(part))
     return res
 
-def _on(device, *tensors): return tuple(o.to(device) for o in tensors)
+def on_device(
+    device:str, # cpu or cuda
+    *tensors:Tensor, # such as features and labels
+) -> tuple: # the same tensors there
+    "Tensors on a device."
+    return tuple(o.to(device) for o in tensors)
 
 # %% ../../nbs/fewshot/64_methods.ipynb #0b8af8bc
 def method_scores(

@@ -29,10 +29,11 @@ from ..train.callbacks import Checkpoint
 from ..train.recipes import train_ops
 from ..fewshot.support import support_sets,support_tasks,Task
 from ..fewshot.views import compute_views,Views
-from ..fewshot.methods import fewshot,jittered,mixed,PIECE,resamples,score_rows
+from laso.fewshot.methods import (fewshot,jittered,mixed,on_device,PIECE,resamples,
+    score_rows)
 from laso.bench.output import (identity,output_folder,own_files,plain,read_resampled,write_json,
     write_resampled)
-from ..bench.settings import BenchConfig,released
+from ..bench.settings import BenchConfig,released,set_defaults
 from ..bench.results import write_report
 from ..bench.run import features_for
 from ..data.files import read_json
@@ -78,7 +79,7 @@ def rivals(
 # %% ../../nbs/lab/104_protocol.ipynb #1010000b
 def _heads(tasks, jobs, methods, device, show, **head):
     "Trained heads: yields jobs, (number of the task, method), and the heads of these."
-    def there(examples): return tuple(o.to(device) for o in examples)
+    def there(examples): return on_device(device, *examples)
     def key(job):
         t,r = tasks[job[0]],methods[job[1]]
         return len(t.x),n_made(t.y),r.make is not None,r.large
@@ -161,8 +162,7 @@ def check(self:PaperConfig):
     if given:
         raise InputError(f"expected the authors' network and operators alone, found {given[0]} "
                          "with them; leave it out")
-    for k,v in (_QUICK if self.quick else {}).items():
-        if getattr(self, k) == own[k]: setattr(self, k, v)
+    if self.quick: set_defaults(self, _QUICK)
     for k in ('sets', 'h', 'head_epochs', 'views', 'ops_epochs', 'bs', 'n_pairs', 'epochs'):
         check_number(k, getattr(self, k))
     for k in self.ops: check_name('ops', k, KINDS)

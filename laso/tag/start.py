@@ -40,7 +40,7 @@ def features_of(
     show:bool|None=None, # a progress bar; by default only where standard error is a terminal
 ) -> np.ndarray: # (n, d) float32
     "Features as a tagger takes them."
-    bf16 = native_bf16(next(backbone.parameters()).device)
+    bf16 = native_bf16(backbone.device)
     return extract_images(backbone, images, bf16=bf16, show=show)
 
 # %% ../../nbs/tag/81_start.ipynb #6657423c

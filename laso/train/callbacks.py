@@ -26,6 +26,7 @@ from fastai.callback.core import Callback,CancelBatchException,CancelEpochExcept
 from fastai.callback.progress import CSVLogger
 from fastai.data.load import DataLoader
 from fastai.learner import get_model
+from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states,no_random,set_random_states,to_device
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -214,13 +215,16 @@ def _save(self:Checkpoint, at):
         with atomic_path(self.file) as p: p.write_bytes(b.getbuffer())
     self.saved = time.monotonic()
 
-def _where(model, state): return to_device(state, next(model.parameters()).device)
+def _beside(model, opt, state):
+    "The state of an optimiser where the weights are; PyTorch's own see to that themselves."
+    if isinstance(opt, OptimWrapper): return state
+    return to_device(state, next(model.parameters()).device)
 
 @patch
 def _restore(self:Checkpoint):
     s,self.state = self.state,None
     get_model(self.model).load_state_dict(s['model'])
-    self.opt.load_state_dict(_where(self.model, s['opt']))
+    self.opt.load_state_dict(_beside(self.model, self.opt, s['opt']))
     self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = s['smooth']
     self.learn.train_iter = s['train_iter']
     name,keys,*rest = s['random'].pop('numpy_state')

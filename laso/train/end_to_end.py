@@ -90,7 +90,7 @@ def end_to_end_learner(
     n_valid = min(1024, 4*len(valid))
     n_pairs = max(bs, n_pairs or len(train))   # at least a batch
     dls = DataLoaders(dl(train, True, n_pairs), dl(valid, False, n_valid, redraw=False),
-                      device=next(backbone.parameters()).device)
+                      device=backbone.device)
     return Learner(dls, EndToEnd(backbone, head, freeze_stages=freeze_stages), learn.loss_func,
         splitter=split_backbone, wd=wd, opt_func=partial(OptimWrapper, opt=torch.optim.AdamW),
         metrics=[OperatorAP(op) for op in OPS], **kwargs)

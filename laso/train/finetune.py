@@ -181,7 +181,7 @@ def split_backbone(
 def _learner(backbone, data, *, bs, wd, freeze_stages, bf16, **images):
     "A learner that trains `backbone` itself."
     dls = classifier_dls(data, backbone.size, bs, backbone.mean, backbone.std,
-                         device=next(backbone.parameters()).device, **images)
+                         device=backbone.device, **images)
     head = nn.Linear(backbone.blocks['pooled'], len(data.base_ids))
     model = BackboneWithHead(backbone, head, freeze_stages=freeze_stages, bf16=bf16)
     return Learner(dls, model.to(memory_format=torch.channels_last),
@@ -210,7 +210,7 @@ def finetune(
     if epochs < 1:
         raise InputError(f"expected 1 or more epochs, found {epochs}; or leave the backbone frozen")
     backbone = copy.deepcopy(backbone).requires_grad_(True)
-    if bf16 is None: bf16 = native_bf16(next(backbone.parameters()).device)
+    if bf16 is None: bf16 = native_bf16(backbone.device)
     with seeded(seed):
         learn = _learner(backbone, data, bs=bs, wd=wd, freeze_stages=freeze_stages, bf16=bf16,
             drop_novel=drop_novel, class_balanced=class_balanced, num_workers=num_workers)
@@ -239,7 +239,7 @@ def finetuned(
 ) -> Backbone: # in evaluation mode
     "The backbone that `finetune` makes, from the cache or trained into it."
     if kwargs.get('bf16') is None:
-        kwargs['bf16'] = native_bf16(next(backbone.parameters()).device)
+        kwargs['bf16'] = native_bf16(backbone.device)
     key = digest('finetuned-5', data.fingerprint(), backbone_digest(backbone), backbone.name,
                  backbone.size, _settings(kwargs))
     file,saved = cache_dir()/f'finetuned-{key}.safetensors',Checkpoint(key)
