@@ -11,7 +11,7 @@ told at once."""
 __all__ = ['OPS', 'MOST', 'CROPS', 'CELLS', 'label_union', 'label_intersection', 'label_subtraction', 'label_op', 'InputError',
            'one_line', 'name_all', 'did_you_mean', 'check_name', 'check_number', 'check_size', 'check_crops', 'need',
            'check_installed', 'multi_hot', 'label_names', 'quote_name', 'join_names', 'split_names', 'unquoted',
-           'to_cell', 'from_cell', 'usable_device', 'cpu_quota', 'usable_cores', 'rank', 'notify']
+           'to_cell', 'from_cell', 'usable_device', 'on_device', 'cpu_quota', 'usable_cores', 'rank', 'notify']
 
 # %% ../nbs/00_core.ipynb #50a06c9b
 import json,math,os,re,sys
@@ -282,6 +282,14 @@ def usable_device(
     if device == 'cuda' and mine.isdecimal():
         torch.cuda.set_device(int(mine)%torch.cuda.device_count())
     return device
+
+# %% ../nbs/00_core.ipynb #58583fb1
+def on_device(
+    device:str, # cpu or cuda
+    *tensors, # such as features and labels
+) -> tuple: # the same tensors there
+    "Tensors on a device."
+    return tuple(o.to(device) for o in tensors)
 
 # %% ../nbs/00_core.ipynb #6f9be40f
 _QUOTAS = ('cpu.max',), ('cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us')   # of Linux, new and old

@@ -89,6 +89,7 @@ def released(
     if kind == 'paper': return dict(released=True, dev=0.)
     return dict(released=True, dev=0., n_blocks=2) if kind == 'residual' else {}
 
+# %% ../../nbs/bench/72_settings.ipynb #77f51477
 def set_defaults(
     config, # a dataclass, changed
     values:dict, # name -> value

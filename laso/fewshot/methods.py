@@ -13,7 +13,7 @@ examples. Their heads are trained all at once."""
 __all__ = ['USES', 'SUPPORT', 'POOL', 'NAMED', 'METHODS', 'HEADS', 'LOGITS', 'PIECE', 'nothing', 'jittered', 'mixed',
            'with_operator', 'with_analytic', 'with_learned', 'Augment', 'training_set', 'Method', 'usual_methods',
            'find_methods', 'method_groups', 'method_uses', 'method_grids', 'resamples', 'score_rows', 'on_pieces',
-           'solve_linear', 'Head', 'find_head', 'on_device', 'method_scores', 'fewshot']
+           'solve_linear', 'Head', 'find_head', 'method_scores', 'fewshot']
 
 # %% ../../nbs/fewshot/64_methods.ipynb #64a9ff81
 from collections.abc import Callable
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from ..core import InputError,label_op,name_all,usable_device
+from ..core import InputError,label_op,name_all,on_device,usable_device
 from ..progress import progress
 from ..store import digest
 from ..data.labels import balanced_rows,check_splits
@@ -275,13 +275,6 @@ def _solve(tasks, methods, solve, most, y, counts, device, show):
             res |= zip(part, score_rows(solve(real, made), y, counts))
             step(len(part))
     return res
-
-def on_device(
-    device:str, # cpu or cuda
-    *tensors:Tensor, # such as features and labels
-) -> tuple: # the same tensors there
-    "Tensors on a device."
-    return tuple(o.to(device) for o in tensors)
 
 # %% ../../nbs/fewshot/64_methods.ipynb #0b8af8bc
 def method_scores(

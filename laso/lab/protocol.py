@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from ..core import check_name,check_number,InputError,label_op,usable_device
+from ..core import check_name,check_number,InputError,label_op,on_device,usable_device
 from ..progress import progress,stage
 from ..data.labels import balanced_rows
 from ..features.table import FeatureTable
@@ -29,8 +29,7 @@ from ..train.callbacks import Checkpoint
 from ..train.recipes import train_ops
 from ..fewshot.support import support_sets,support_tasks,Task
 from ..fewshot.views import compute_views,Views
-from laso.fewshot.methods import (fewshot,jittered,mixed,on_device,PIECE,resamples,
-    score_rows)
+from ..fewshot.methods import fewshot,jittered,mixed,PIECE,resamples,score_rows
 from laso.bench.output import (identity,output_folder,own_files,plain,read_resampled,write_json,
     write_resampled)
 from ..bench.settings import BenchConfig,released,set_defaults
@@ -79,7 +78,6 @@ def rivals(
 # %% ../../nbs/lab/104_protocol.ipynb #1010000b
 def _heads(tasks, jobs, methods, device, show, **head):
     "Trained heads: yields jobs, (number of the task, method), and the heads of these."
-    def there(examples): return on_device(device, *examples)
     def key(job):
         t,r = tasks[job[0]],methods[job[1]]
         return len(t.x),n_made(t.y),r.make is not None,r.large
@@ -87,8 +85,9 @@ def _heads(tasks, jobs, methods, device, show, **head):
         for (n,extra,made,large),at in groups(list(map(key, jobs))):
             for some in (at[i:i+10] for i in range(0, len(at), 10)):
                 mine = [jobs[i] for i in some]
-                real = [there(methods[m].real(tasks[i])) for i,m in mine]
-                synthetic = [there(methods[m].make(tasks[i])) for i,m in mine] if made else None
+                on = partial(on_device, device)
+                real = [on(*methods[m].real(tasks[i])) for i,m in mine]
+                synthetic = [on(*methods[m].make(tasks[i])) for i,m in mine] if made else None
                 yield mine,fit_mlps(real, synthetic, n=n, extra=extra if made or large else 0,
                                     **head)
                 step(len(mine))
