@@ -179,6 +179,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'laso.core': { 'laso.core.InputError': ('core.html#inputerror', 'laso/core.py'),
                            'laso.core.InputError.__init__': ('core.html#inputerror.__init__', 'laso/core.py'),
                            'laso.core.InputError.__str__': ('core.html#inputerror.__str__', 'laso/core.py'),
+                           'laso.core._both_show': ('core.html#_both_show', 'laso/core.py'),
                            'laso.core._check_labels': ('core.html#_check_labels', 'laso/core.py'),
                            'laso.core._missing': ('core.html#_missing', 'laso/core.py'),
                            'laso.core.check_crops': ('core.html#check_crops', 'laso/core.py'),

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from fastcore.basics import patch
-from ..core import InputError,label_intersection,label_union,OPS
+from ..core import InputError,label_intersection,label_subtraction,label_union,OPS
 from ..ops.networks import Operator
 
 # %% ../../nbs/train/50_losses.ipynb #03dc0543
@@ -172,9 +172,8 @@ def targets(
     ly:Tensor, # labels of y, (bs, n_lbl) in {0,1}
 ) -> dict: # name of an output -> (bs, n_lbl)
     "The label set that each output should be classified as."
-    u,i,s,s_yx = label_union(lx, ly),lx*ly,lx*(1-ly),ly*(1-lx)
-    if i.isnan().any():   # unknown labels
-        i,s,s_yx = (label_intersection(*o) for o in ((lx, ly), (lx, 1-ly), (ly, 1-lx)))
+    u,i = label_union(lx, ly),label_intersection(lx, ly)
+    s,s_yx = label_subtraction(lx, ly),label_subtraction(ly, lx)
     res = dict(x=lx, y=ly, x_mc=lx, y_mc=ly, union=u, union_yx=u, intersection=i, intersection_yx=i,
                subtraction=s, subtraction_yx=s_yx)
     again = [(k+side, of+side) for k,of in AGAIN.items() for side in ('', '_yx')]
@@ -194,30 +193,32 @@ def _wide(x):
     "`x` in float32 at least: in 16 bits sums of logits and squares overflow."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
-def _cross_entropy(logits, target):
+def _cross_entropy(logits, target, reduction='mean'):
     z = _wide(logits)
     # it would round to the targets' format
-    return F.binary_cross_entropy_with_logits(z, target.to(z.dtype))
+    return F.binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction=reduction)
 
 def focal_loss(
     logits:Tensor, # (bs, n_lbl), finite
     target:Tensor, # (bs, n_lbl) in {0,1}
     gamma:float=2., # how strongly easy cases are discounted, at least 0; 0: cross-entropy
-) -> Tensor: # scalar
+    reduction:str='mean', # mean, or none: a loss for each logit
+) -> Tensor: # scalar, or (bs, n_lbl)
     "Binary cross-entropy times $(1-p_t)^γ$ (Lin et al., 2017)."
     z = _wide(logits)*(1 - 2*target)   # the logit of the wrong answer, whose probability is 1-p_t
-    return (torch.exp(gamma*F.logsigmoid(z))*-F.logsigmoid(-z)).mean()
+    each = torch.exp(gamma*F.logsigmoid(z))*-F.logsigmoid(-z)
+    return each.mean() if reduction == 'mean' else each
 
 # %% ../../nbs/train/50_losses.ipynb #433aacca
 def of_known(
-    loss:Callable, # of logits and targets, the mean over all of them
+    loss:Callable, # of logits and targets, with `reduction='none'` for each of them
     logits:Tensor, # (bs, n_lbl)
     target:Tensor, # (bs, n_lbl) in {0,1}, NaN where unknown
 ) -> Tensor: # scalar; 0 if nothing is known
     "A loss of the known labels only."
     known = ~target.isnan()
-    if known.all(): return loss(logits, target)
-    return loss(logits[known], target[known]) if known.any() else (logits*0).sum()
+    each = loss(logits, target.nan_to_num(), reduction='none')
+    return each.where(known, 0).sum()/known.sum().clamp(min=1)
 
 # %% ../../nbs/train/50_losses.ipynb #8caf4288
 class LaSOLoss(nn.Module):
@@ -230,7 +231,7 @@ class LaSOLoss(nn.Module):
     ):
         super().__init__()
         self.weights = weights or LossWeights()
-        self.classify = focal_loss if focal else _cross_entropy
+        self.classify = partial(of_known, focal_loss if focal else _cross_entropy)
         self.distance,self.power = (F.l1_loss, 1) if l1 else (F.mse_loss, 2)
         self.unit,self.terms = unit,{}
 
@@ -240,11 +241,9 @@ class LaSOLoss(nn.Module):
         ly:Tensor, # labels of y, (bs, n_lbl) in {0,1}
     ) -> Tensor: # scalar
         f,z,t,self.terms = out['features'],out['logits'],targets(lx, ly),{}
-        classify = self.classify
-        if (lx+ly).isnan().any(): classify = partial(of_known, classify)
         for name,w in asdict(self.weights).items():
             if not w: continue
-            if name in TERMS: parts = [classify(z[k], t[k]) for k in TERMS[name]]
+            if name in TERMS: parts = [self.classify(z[k], t[k]) for k in TERMS[name]]
             else:
                 w /= self.unit**self.power
                 parts = [self.distance(_wide(f[b]), _wide(f[a])) for a,b in ALIKE[name]
