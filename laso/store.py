@@ -65,13 +65,26 @@ def _lock(file, timeout, **kwargs):
     return lock
 
 # %% ../nbs/01_store.ipynb #5bbee265
+def _matching(folder, pattern):
+    "Sorted paths in a folder; none if another process takes it away meanwhile."
+    try: return sorted(folder.glob(pattern))
+    except FileNotFoundError: return []
+
+def _new_folder(parent):
+    "A new folder in `parent`, which another process may take away at any time."
+    for _ in range(9):
+        parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError): return _temporary(parent)
+    return _temporary(parent)
+
+def _temporary(parent): return Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
+
 def _own_folder(parent):
     "A new folder in `parent`, locked while this process lives; those left behind are removed."
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.glob('.laso-tmp-*'):
+    for old in _matching(parent, '.laso-tmp-*'):
         with suppress(OSError): _remove_if_left(old)
     while True:
-        tmp = Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
+        tmp = _new_folder(parent)
         try: lock = _lock(tmp/'.lock', 60, thread_local=False)
         except BaseException:   # an interruption
             shutil.rmtree(tmp, ignore_errors=True)
@@ -285,7 +298,7 @@ def find_cached(
 
 def _candidates(path):
     named = f"{glob.escape(path.stem)}-{20*'[0-9a-f]'}{glob.escape(path.suffix)}"
-    return [path]*path.is_dir() + sorted(p for p in path.parent.glob(named) if p.is_file())
+    return [path]*path.is_dir() + [p for p in _matching(path.parent, named) if p.is_file()]
 
 # %% ../nbs/01_store.ipynb #0c3c108e
 _checked = {}   # entry -> its files when it was read, and whether all was well

@@ -370,6 +370,27 @@ def test_four_cold_teach_at_once(n, reference, servers, tmp_path):
         assert not [*cache.rglob('.laso-*')]
         for o in cache, *outs: shutil.rmtree(o)
 
+def test_folder_that_goes_away_while_it_is_listed(tmp_path, monkeypatch):
+    "Another run has joined the chunks in it: there is no entry, and a new one gets a new folder."
+    listed,made = Path.glob,[]
+    def glob(self, pattern):
+        shutil.rmtree(self)
+        raise FileNotFoundError(2, 'No such file or directory', str(self))   # as Python 3.11 says
+    def mkdtemp(*args, **kwargs):
+        if len(made) < 2: shutil.rmtree(folder, ignore_errors=True)
+        made.append(kwargs)
+        return temporary(*args, **kwargs)
+    folder,temporary = tmp_path/'a.part',tempfile.mkdtemp
+    folder.mkdir()
+    monkeypatch.setattr(Path, 'glob', glob)
+    assert find_cached(folder/'0-3.npy') is None and not folder.exists()
+    monkeypatch.setattr(store.tempfile, 'mkdtemp', mkdtemp)
+    folder.mkdir()
+    with atomic_path(folder/'b') as p: p.write_text('b')
+    assert (folder/'b').read_text() == 'b' and len(made) == 3
+    monkeypatch.setattr(Path, 'glob', listed)
+    assert [o.name for o in folder.iterdir()] == ['b']
+
 def test_chunks_deleted_before_they_are_joined(backbone, tmp_path, monkeypatch):
     "Nobody would write them again, so nobody waits for them."
     from PIL import Image

@@ -133,7 +133,8 @@ def fit_heads(
     f = _in_fewer(a) if a.shape[1] < a.shape[2] else a
     m = f.mT @ f
     unknown = _check_numbers(m, y)
-    if x.dtype == torch.float32 and (l2 < _rounding(m)/4).any():
+    curved = _rounding(m)/4   # the loss is curved by a quarter of the products at most
+    if x.dtype == torch.float32 and (l2 < curved).any():
         more = dict(s=s, l2=l2, offset=offset, tol=tol, max_iter=max_iter)
         return fit_heads(x.double(), y, **more).float()
     inv,back = _inverse(m, y, l2),torch.where(r > 0, 1/r, 0)
