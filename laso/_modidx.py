@@ -426,6 +426,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'laso.evaluate.metrics._class_ap': ('evaluate/metrics.html#_class_ap', 'laso/evaluate/metrics.py'),
                                        'laso.evaluate.metrics._decided': ('evaluate/metrics.html#_decided', 'laso/evaluate/metrics.py'),
                                        'laso.evaluate.metrics._f1': ('evaluate/metrics.html#_f1', 'laso/evaluate/metrics.py'),
+                                       'laso.evaluate.metrics._in_threads': ( 'evaluate/metrics.html#_in_threads',
+                                                                              'laso/evaluate/metrics.py'),
                                        'laso.evaluate.metrics._influence': ('evaluate/metrics.html#_influence', 'laso/evaluate/metrics.py'),
                                        'laso.evaluate.metrics._pieces': ('evaluate/metrics.html#_pieces', 'laso/evaluate/metrics.py'),
                                        'laso.evaluate.metrics._under': ('evaluate/metrics.html#_under', 'laso/evaluate/metrics.py'),

@@ -230,17 +230,16 @@ def check_classes(
 # %% ../../nbs/data/10_labels.ipynb #e54c0150
 def _pick(rows, u): return rows[int(u*len(rows))]
 
-def _least(hist, classes): return classes[hist[classes].argmin()]
+def _least(hist, classes): return min(classes, key=hist.__getitem__)
 
 def _tables(labels):
-    "Labels as bool, the rows of each class, the shared classes of each row and of all rows."
-    m = np.asarray(labels) > 0
+    "Which classes are shared, the rows of each class, the classes of all rows and where each ends."
+    m = labels > 0
     shared = m.sum(0) > 1   # by two rows or more
     if not shared.any():
         raise InputError("expected a class that two images show, found none among "
                          f"{len(m)} images; add images")
-    rows,classes = [np.flatnonzero(c) for c in m.T],[np.flatnonzero(r & shared) for r in m]
-    return m, rows, classes, np.flatnonzero(shared)
+    return shared, [np.flatnonzero(c) for c in m.T], m.nonzero()[1], [0, *m.sum(1).cumsum()]
 
 # %% ../../nbs/data/10_labels.ipynb #0052c14f
 def draw_pairs(
@@ -250,22 +249,25 @@ def draw_pairs(
     different:bool=False, # must x show something that y does not, as subtraction needs it?
 ) -> Tensor: # row numbers, (n_pairs, 2)
     "Pairs of rows that share a class, every class in its turn."
-    m,rows,classes,shared = _tables(labels)
-    absent = np.asarray(labels) == 0   # where it is known
-    hist,res,tries = rng.random(m.shape[1])*.5, [], 0
+    labels = np.asarray(labels)
+    shared,rows,classes,ends = _tables(labels)
+    def shown_by(x): return classes[ends[x]:ends[x+1]].tolist()
+    hist = np.where(shared, rng.random(len(shared))*.5, np.inf)
+    res,tries = [],0
     while len(res) < n_pairs:
         if tries == 100*(n_pairs+100):
             raise InputError(f"expected {n_pairs} pairs in which x shows what y does not, "
                              f"found {len(res)}; add images with other labels")
-        tries,(u,v) = tries+1,rng.random(2)
-        c = _least(hist, shared)
+        tries,u,v = tries+1,rng.random(),rng.random()
+        c = hist.argmin()
         x = _pick(rows[c], u)
-        y = _pick(rows[_least(hist, classes[x])], v)
-        if x == y or different and not (m[x] & absent[y]).any():
+        shown = shown_by(x)
+        y = _pick(rows[_least(hist, shown)], v)
+        if x == y or different and not any(labels[y,k] == 0 for k in shown):
             stuck = tries >= 10*(len(res)+10)
-            hist[c if stuck else classes[x]] += .1   # the other classes of x too, unless it's stuck
+            for k in [c] if stuck else shown: hist[k] += .1   # all classes of x, unless stuck
         else:
-            hist[m[x]] += 1; hist[m[y]] += 1
+            for k in shown+shown_by(y): hist[k] += 1
             res.append((x, y))
     return torch.tensor(np.array(res, np.int64).reshape(-1, 2))
 

@@ -63,6 +63,12 @@ def _check(scores, targets):
     return (targets == 1).expand(scores.shape),(~known).expand(scores.shape)
 
 # %% ../../nbs/evaluate/20_metrics.ipynb #65380fc1
+def _in_threads(f, jobs):
+    "What `f` gives for each tuple of arguments; a single one, or a single thread, needs no others."
+    n = min(len(jobs), torch.get_num_threads())
+    if n < 2: return [f(*o) for o in jobs]
+    with ThreadPoolExecutor(n) as pool: return list(pool.map(f, *zip(*jobs)))
+
 def _pieces(x, size, cols):
     "Parts of (n_heads, n, n_lbl) with at most `size` heads and `cols` classes, images last."
     return [c.transpose(1, 2) for part in x.split(size) for c in part.split(cols, 2)]
@@ -80,7 +86,7 @@ def average_precision(
     def cut(x): return _pieces(x.reshape(-1, n, n_lbl), size, cols)
     def piece(a, b, u=None): return _ap(a.to(dtype).contiguous(), b.contiguous(), u)
     parts = [cut(o) for o in (scores.detach(), targets, unknown) if o is not None]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool: aps = list(pool.map(piece, *parts))
+    aps = _in_threads(piece, list(zip(*parts)))
     aps = torch.cat([o.reshape(-1, o.shape[-1]) for o in aps], 1 if cols < n_lbl else 0)
     return aps.float().reshape(*lead, n_lbl)
 
@@ -177,7 +183,7 @@ def resampled_ap(
             k = np.flatnonzero(~unknown[:,c])
             res[at,c] = _class_ap(s[c,at][:,k], np.flatnonzero(y[k,c]), counts[k])
     jobs = [(c, slice(i, i+16)) for c in range(len(s)) for i in range(0, len(res), 16)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool: list(pool.map(fill, *zip(*jobs)))
+    _in_threads(fill, jobs)
     return res.reshape(*scores.shape[:-2], *res.shape[1:])
 
 # %% ../../nbs/evaluate/20_metrics.ipynb #d7549c7a

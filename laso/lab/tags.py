@@ -114,6 +114,7 @@ def draws(
     *, half:int|None=None, # 0 or 1: draw from this half of the images and base classes
     n_draws:int=40, # of tags and examples
     n_shot:int=5, # examples of each tag
+    n_tags:int=6, # tags of each draw
 ) -> list: # what `draw_tags` returned
     "Many draws of base classes and training images."
     rng = np.random.default_rng(7)
@@ -121,7 +122,8 @@ def draws(
     rows = rng.permutation(np.asarray(table.train_ids))
     if half is not None: classes,rows = classes[half::2],np.sort(rows[half::2])
     labels = table.labels.numpy()
-    return [draw_tags(labels, rows, classes, i, n_shot=n_shot) for i in range(n_draws)]
+    some = dict(n_shot=n_shot, n_tags=n_tags)
+    return [draw_tags(labels, rows, classes, i, **some) for i in range(n_draws)]
 
 def _study(score, table, backbone, **options):
     others = features_of(backbone, ImageList(backgrounds()), False)
