@@ -12,12 +12,14 @@ OUT = dict(bench='results.json', extract='views.safetensors', train='operators.j
 SMALL = """
 import laso.cli
 from laso.bench import run
+from laso.evaluate import plots
 from laso.features import extract
 from laso.tag import start
 from laso.train import callbacks, recipes
-# chunks and checkpoints as many as in a long run; few pairs, few scenes for `teach`
+# chunks and checkpoints as many as in a long run; few pairs, few scenes for `teach`, small figures
 extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150,)
 recipes.blend_scores.__kwdefaults__['n_pairs'] = 100
+plots.save_figure.__kwdefaults__['dpi'] = 20
 whole = run.ops_learner
 def few(table, kind='logic', **settings): return whole(table, kind, **settings, n_pairs=2048 if isinstance(kind, str) else 1024)
 run.ops_learner = few
