@@ -8,6 +8,7 @@ from laso import cli
 from laso.core import OPS
 from laso.ops.kinds import set_ops
 from laso.data.scenes import CATEGORIES, NOVEL, make_scenes
+from laso.train import recipes
 
 COMMANDS = 'bench extract train evaluate retrieve fewshot'.split()
 METHODS = ('none jitter mixup analytic-intersection analytic-union analytic-subtraction '
@@ -16,7 +17,9 @@ BACKBONE = '--backbone test_efficientnet --size 64'.split()
 SHORT = '--ops-epochs 1 --n-pairs 50'.split()
 FILES = ('backbone.safetensors curves.png fewshot.png gallery.png history.csv laso-files.json operators.json operators.png '
          'operators.safetensors per_class.csv precision_recall.png report.html results.json results.safetensors').split()
-RUN = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.cli import main; main()'
+FEWEST = 1024   # pairs of an epoch of the operators; usually 8192
+RUN = ('import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from laso.train import recipes; '
+       f'recipes.FEWEST = {FEWEST}; from laso.cli import main; main()')
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
@@ -28,6 +31,7 @@ def world(tmp_path_factory):
     for o in 'home', 'tmp', 'here': (path/o).mkdir()
     with pytest.MonkeyPatch.context() as m:
         m.setenv('LASO_CACHE', str(path/'cache'))
+        m.setattr(recipes, 'FEWEST', FEWEST)
         yield path
 
 def options(world, data=None, n_eps=3):

@@ -11,6 +11,7 @@ from laso.fewshot.support import support_sets
 from laso.ops.evaluation import evaluate
 from laso.ops.kinds import KINDS, Kind, SetOps, set_ops
 from laso.ops.networks import Operator
+from laso.train import recipes
 from laso.train.recipes import ops_learner, train_ops
 from typer.testing import CliRunner
 
@@ -56,6 +57,7 @@ def test_in_python(kind, tmp_path):
 
 def test_on_the_command_line(kind, tmp_path, monkeypatch):
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setattr(recipes, 'FEWEST', 1024)
     make_scenes(tmp_path/'mini', n_train=240, n_valid=120, size=64, seed=0)
     some = ['--data', tmp_path/'mini', '--backbone', 'test_efficientnet', '--weights', 'random', '--size', 64, '--frozen',
             '--episodes', 2]
