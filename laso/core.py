@@ -31,7 +31,7 @@ def _check_labels(lx, ly):
     "Other values than 0 and 1 and NaN are refused."
     if lx.shape != ly.shape:
         raise ValueError(f"expected ly of shape {tuple(lx.shape)}, got {tuple(ly.shape)}")
-    if lx.device.type != 'cpu': return   # to look at a value is to wait for all work before it
+    if lx.device.type != 'cpu': return   # to look there is to wait for all work before it
     for l in (lx, ly):
         if len(bad := l[(l != 0) & (l != 1) & ~l.isnan()]):
             raise ValueError(f"expected multi-hot labels of 0 and 1, got {bad[0].item():g}; "
@@ -48,7 +48,7 @@ def label_union(
 ) -> 'Tensor': # (bs, n_lbl) in {0,1}
     "What x or y shows."
     _check_labels(lx, ly)
-    return 1-_both_show(1-lx, 1-ly)   # De Morgan
+    return lx.maximum(ly).masked_fill((lx == 1) | (ly == 1), 1)   # the other may be unknown
 
 def label_intersection(
     lx:'Tensor', # labels of x, (bs, n_lbl) in {0,1}
