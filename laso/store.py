@@ -21,7 +21,6 @@ from pathlib import Path
 import platformdirs
 import torch
 from filelock import FileLock
-from torch import Tensor
 from .core import InputError,notify,rank
 
 # %% ../nbs/01_store.ipynb #67d9a052
@@ -64,7 +63,7 @@ def _lock(file, timeout, **kwargs):
     except (OSError, RuntimeError, NotImplementedError): return   # a `Timeout` is an OSError
     return lock
 
-# %% ../nbs/01_store.ipynb #5bbee265
+# %% ../nbs/01_store.ipynb #f1fad3b4
 def _matching(folder, pattern):
     "Sorted paths in a folder; none if another process takes it away meanwhile."
     try: return sorted(folder.glob(pattern))
@@ -79,6 +78,7 @@ def _new_folder(parent):
 
 def _temporary(parent): return Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
 
+# %% ../nbs/01_store.ipynb #5bbee265
 def _own_folder(parent):
     "A new folder in `parent`, locked while this process lives; those left behind are removed."
     for old in _matching(parent, '.laso-tmp-*'):
@@ -257,7 +257,7 @@ def digest(
         elif isinstance(o, (list, tuple)):
             add('list', str(len(o)).encode())
             for e in o: walk(e)
-        elif isinstance(o, Tensor): add_tensor(o)
+        elif isinstance(o, torch.Tensor): add_tensor(o)
         elif isinstance(o, Path): add_file(o)
         elif isinstance(o, bytes): add('bytes', o)
         else: add(type(o).__name__, repr(o).encode())
