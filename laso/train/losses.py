@@ -217,8 +217,9 @@ def of_known(
 ) -> Tensor: # scalar; 0 if nothing is known
     "A loss of the known labels only."
     known = ~target.isnan()
-    each = loss(logits, target.nan_to_num(), reduction='none')
-    return each.where(known, 0).sum()/known.sum().clamp(min=1)
+    if target.device.type == 'cpu' and known.all(): return loss(logits, target)
+    each = _wide(loss(logits.where(known, 0), target.nan_to_num(), reduction='none'))
+    return each.where(known, 0).sum()/known.expand_as(each).sum().clamp(min=1)
 
 # %% ../../nbs/train/50_losses.ipynb #8caf4288
 class LaSOLoss(nn.Module):
