@@ -72,11 +72,12 @@ def _matching(folder, pattern):
 def _new_folder(parent):
     "A new folder in `parent`, which another process may take away at any time."
     for _ in range(9):
-        parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError): return _temporary(parent)
+        with suppress(FileNotFoundError, FileExistsError): return _temporary(parent)
     return _temporary(parent)
 
-def _temporary(parent): return Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
+def _temporary(parent):
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix='.laso-tmp-', dir=parent))
 
 # %% ../nbs/01_store.ipynb #5bbee265
 def _own_folder(parent):
@@ -131,8 +132,7 @@ def _place(new, dest):
 
 def _exchange(a, b):
     "Exchange two folders in one step (RENAME_EXCHANGE); was it done?"
-    a,b = os.fsencode(a),os.fsencode(b)
-    try: return ctypes.CDLL(None).renameat2(-100, a, -100, b, 2) == 0
+    try: return ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
     except (AttributeError, OSError, TypeError): return False
 
 # %% ../nbs/01_store.ipynb #4db0dd88
@@ -364,6 +364,6 @@ def _keep(new, path):
         damaged = _candidates(path) + [path]*path.is_file()   # or as older versions named it
         if not new.is_dir(): path = path.with_name(f'{path.stem}-{name}{path.suffix}')
         for p in damaged:
-            if p.is_file() and p != path: p.unlink()
+            if p.is_file() and p != path: p.unlink(missing_ok=True)
         _place(new, path)
         _checked[path] = _files(path),True

@@ -20,9 +20,7 @@ from laso.train import callbacks, recipes
 extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150,)
 recipes.blend_scores.__kwdefaults__['n_pairs'] = 100
 plots.save_figure.__kwdefaults__['dpi'] = 20
-whole = run.ops_learner
-def few(table, kind='logic', **settings): return whole(table, kind, **settings, n_pairs=2048 if isinstance(kind, str) else 1024)
-run.ops_learner = few
+recipes.FEWEST = 1024
 """
 SERVER = SMALL+"""
 import faulthandler, json, os, signal, sys

@@ -390,6 +390,14 @@ def test_folder_that_goes_away_while_it_is_listed(tmp_path, monkeypatch):
     assert (folder/'b').read_text() == 'b' and len(made) == 3
     monkeypatch.setattr(Path, 'glob', listed)
     assert [o.name for o in folder.iterdir()] == ['b']
+    mkdir,asked = os.mkdir,[]
+    def vanishes(path, *args, **kwargs):   # between two looks of `Path.mkdir`
+        asked.append(path)
+        if len(asked) > 1: return mkdir(path, *args, **kwargs)
+        raise FileExistsError(17, 'File exists', str(path))
+    monkeypatch.setattr(os, 'mkdir', vanishes)
+    with atomic_path(tmp_path/'new/c') as p: p.write_text('c')
+    assert (tmp_path/'new/c').read_text() == 'c'
 
 def test_chunks_deleted_before_they_are_joined(backbone, tmp_path, monkeypatch):
     "Nobody would write them again, so nobody waits for them."

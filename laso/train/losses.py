@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn,Tensor
 from fastcore.basics import patch
-from ..core import InputError,label_intersection,label_subtraction,label_union,OPS
+from ..core import both_show,InputError,label_union,OPS
 from ..ops.networks import Operator
 
 # %% ../../nbs/train/50_losses.ipynb #03dc0543
@@ -172,8 +172,8 @@ def targets(
     ly:Tensor, # labels of y, (bs, n_lbl) in {0,1}
 ) -> dict: # name of an output -> (bs, n_lbl)
     "The label set that each output should be classified as."
-    u,i = label_union(lx, ly),label_intersection(lx, ly)
-    s,s_yx = label_subtraction(lx, ly),label_subtraction(ly, lx)
+    u = label_union(lx, ly)   # which looks whether they are labels
+    i,s,s_yx = both_show(lx, ly),both_show(lx, 1-ly),both_show(ly, 1-lx)
     res = dict(x=lx, y=ly, x_mc=lx, y_mc=ly, union=u, union_yx=u, intersection=i, intersection_yx=i,
                subtraction=s, subtraction_yx=s_yx)
     again = [(k+side, of+side) for k,of in AGAIN.items() for side in ('', '_yx')]
