@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Run all that takes long: tests marked `slow`, and the pages that have cells with `#| slow`.
 
-Each form is a process of its own and one row of a table: passed, failed or skipped, and its seconds. What has
-passed is not run again, so a run that was stopped goes on; `--anew` forgets it all. `--list` shows the table."""
-import argparse, csv, json, re, subprocess, sys, time
+Each form is a process of its own and one row of a table: passed, failed or skipped, and its seconds. Two run side
+by side, those that took longest first. What has passed is not run again, so a run that was stopped goes on; `--anew`
+forgets it all. `--list` shows the table."""
+import argparse, csv, json, math, re, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,26 +50,39 @@ def run(form, args):
     if result == 'failed': print(p.stdout[-5000:], p.stderr[-2000:], flush=True)
     return dict(form=form, result=result, seconds=round(time.monotonic()-start), said=last)
 
+def longest_first(forms, rows):
+    "Their names; what was never run comes before all others."
+    return sorted(forms, key=lambda k: -int(rows[k]['seconds']) if k in rows else -math.inf)
+
 def show(row): print(f"{row['seconds']:>6} s  {row['result']:8} {row['form']}: {row['said']}", flush=True)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('words', nargs='*', help='only forms whose name has one of these words in it')
     p.add_argument('--anew', action='store_true', help='run again what has passed')
+    p.add_argument('-n', type=int, default=2, metavar='N', help='so many at a time (default: 2)')
     p.add_argument('--list', action='store_true', help='show what is known and run nothing')
     a = p.parse_args()
     forms = {k: v for k,v in (tests() | dict(pages())).items() if not a.words or any(o in k for o in a.words)}
     rows = {k: r for k,r in known().items() if k in forms or a.words}
-    for form,args in forms.items():
+    todo = []
+    for form in longest_first(forms, rows):
         old = rows.get(form, dict(form=form, result='', seconds='', said='not run'))
         if a.list or old['result'] == 'passed' and not a.anew: show(old)
-        else:
-            rows[form] = run(form, args)
-            show(rows[form])
+        else: todo.append(form)
+    start = time.monotonic()
+    pool = ThreadPoolExecutor(a.n)
+    try:
+        for done in as_completed([pool.submit(run, o, forms[o]) for o in todo]):
+            row = done.result()
+            rows[row['form']] = row
+            show(row)
             write(rows)
+    finally: pool.shutdown(cancel_futures=True)   # stopped by Ctrl-C, it starts no other
     got = [rows[k] for k in forms if k in rows]
     count = {k: sum(r['result'] == k for r in got) for k in ('passed', 'failed', 'skipped')}
-    print(f"{len(forms)} forms, {', '.join(f'{n} {k}' for k,n in count.items())}; {sum(int(r['seconds']) for r in got)/60:.0f} min")
+    print(f"{len(forms)} forms, {', '.join(f'{n} {k}' for k,n in count.items())}; {sum(int(r['seconds']) for r in got)/60:.0f} min"
+          f" of work, {(time.monotonic()-start)/60:.0f} min this time")
     return 1 if count['failed'] else 0
 
 if __name__ == '__main__': sys.exit(main())
