@@ -49,6 +49,23 @@ def test_order_of_files(stage, reference, server, tmp_path):
     assert server.run(*ref.args(tmp_path/'out'), cache=tmp_path/'cache', before=BACKWARDS)[0] == 0
     same(ref, tmp_path/'out')
 
+def draw_figures(rows, out):
+    from laso.evaluate.plots import fewshot_plot, operator_bars, save_figure
+    from laso.fewshot.methods import method_groups
+    res = json.loads(rows.read_text())
+    out.mkdir()
+    for name,fig in dict(operators=operator_bars(res), fewshot=fewshot_plot(res, method_groups())).items(): save_figure(fig, out/f'{name}.png')
+
+@needs_fork
+def test_same_scores_same_figures(reference, in_clean_process, tmp_path):
+    "In another interpreter; the runs above write most figures empty."
+    rows = reference('bench').want['results.json']
+    draw_figures(rows, tmp_path/'here')
+    status,said = in_clean_process(draw_figures, rows, tmp_path/'there')
+    assert status == 0, said
+    here,there = ({k: p.read_bytes() for k,p in files(tmp_path/o).items()} for o in ('here', 'there'))
+    assert here == there and len(here) == 2
+
 @pytest.fixture
 def images(world, tmp_path, monkeypatch):
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))

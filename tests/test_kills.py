@@ -5,7 +5,7 @@ import pytest
 from forked import OUT, SMALL, needs_fork
 
 pytestmark = needs_fork
-KILLS = dict(bench=2, extract=2, train=2, teach=2),dict(bench=45, extract=25, train=20, teach=15)
+KILLS = dict(bench=2, extract=1, train=1, teach=1),dict(bench=45, extract=25, train=20, teach=15)
 
 def places(ref, tmp_path, i):
     "An empty cache, and a folder with the output of another run."

@@ -25,7 +25,7 @@ def test_notebook(name, in_clean_process, pytestconfig):
     print(log)
     assert status == 0, f'{name} fails:\n{log}'
 
-def some_of(photos, folder, valid=2, train=7):
+def some_of(photos, folder, valid=2, train=5):
     "A folder with so many validation and training images of each class, and no more than that takes."
     with open(photos/'labels.csv', newline='') as f: rows = list(csv.DictReader(f))
     count,kept = Counter(),[]

@@ -3,7 +3,7 @@ import csv, json, os, shutil, subprocess, sys
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
-from forked import content, files, needs_fork, network, one_sentence
+from forked import DRAWN, content, files, needs_fork, network, one_sentence
 from laso import cli
 from laso.bench.output import RECORD
 from laso.core import InputError
@@ -15,7 +15,7 @@ pytestmark = needs_fork
 @pytest.fixture(scope='module')
 def laso(world, server):
     "`laso(*args)`: the command with one cache for all; exit status and what it said."
-    def run(*args, **env): return server.run(*args, cache=world/'cache', **env)[:2]
+    def run(*args, before='', **env): return server.run(*args, cache=world/'cache', before=DRAWN+before, **env)[:2]
     return run
 
 def quick(world, *more):
