@@ -2,6 +2,7 @@
 import importlib.util, json, re
 from pathlib import Path
 import pytest, yaml
+from nbformat import NotebookNode
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,3 +121,12 @@ def test_galleries_say_how_often_they_are_right():
         assert calls and all('many=' in o for o in calls)
     measured = (NBS/'results/gallery.csv').read_text().splitlines()
     assert measured[0] == 'classes,operation,operators,exact,part,none,possible' and len(measured) == 13
+
+def shows(**data): return NotebookNode(outputs=[NotebookNode(data={f'text/{k}': v for k,v in data.items()})])
+
+def test_stored_outputs_are_compared_by_their_words():
+    said = load('outputs').said
+    assert said(shows(plain='union 0.713 at 1e-5')) == said(shows(plain='union  .68 at 2.5')) == ['union', '#', 'at', '#']
+    assert said(shows(plain='a b\n...', html='<style>td {}</style><td>a</td><td>b &amp; c</td>')) == ['a', 'b', '&', 'c']   # all columns
+    assert said(shows(plain='<Styler at 0x7f1b>')) == said(shows(plain='<Styler at 0xee01>'))
+    assert said(shows(plain='pictures')) != said(shows(plain='images')) and said(NotebookNode(outputs=[])) == []
