@@ -114,7 +114,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.ids,self.refs = set(),[]
-        self.feed(text)
+        self.feed(re.sub(r'</span>|<span class="[^"]*">', '', text))   # without the colours of code, most of the tags
     def handle_starttag(self, tag, attrs):
         for k,v in attrs:
             if v and k in ('id', 'name'): self.ids.add(v)
