@@ -191,7 +191,7 @@ def plateau(
     falls = FallOnPlateau(patience, factor, cooldown, after=warmup)
     learn.fit(n_epoch, lr, cbs=[WarmUp(warmup, first), falls, *(cbs or [])])
 
-# and their usual rates and weight decays
+# the ways to train, with their usual rates and weight decays
 SCHEDULES = {'one-cycle': (one_cycle, 1e-3, .1), 'plateau': (plateau, .002, 1e-4)}
 
 # %% ../../nbs/train/52_learner.ipynb #a663c832
