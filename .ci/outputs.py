@@ -15,14 +15,16 @@ NBS = Path(__file__).resolve().parent.parent/'nbs'
 LEFT_OUT = re.compile(r'^#\| (slow|cuda|eval: false)|nbdev_export\(\)', re.M)
 HIDDEN = re.compile(r'^#\| hide$', re.M)
 
-def in_text(data):
-    "Of HTML what stands between the tags: tables have all of their columns there."
+def in_text(output):
+    "What is printed, or shown; of HTML what stands between the tags: tables have all of their columns there."
+    if output.output_type == 'stream': return output.text if output.name == 'stdout' else ''
+    data = output.get('data', {})
     if page := data.get('text/html'): return unescape(re.sub(r'<style.*?</style>|<[^>]*>', ' ', page, flags=re.S))
     return data.get('text/markdown') or data.get('text/plain') or ''
 
 def said(cell):
     "The words of what a cell shows, without numbers, addresses, temporary names and spaces."
-    text = ' '.join(in_text(o.data) for o in cell.outputs if 'data' in o)
+    text = ' '.join(map(in_text, cell.outputs))
     text = re.sub(r' at 0x\w+>|\btmp\w{8}\b|\x1b\[[\d;]*m', '', text)
     return re.sub(r'[-+]?\.?\d[\d.,]*(e[-+]?\d+)?', '#', text).split()
 

@@ -3,6 +3,7 @@ import importlib.util, json, re
 from pathlib import Path
 import pytest, yaml
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,11 +123,14 @@ def test_galleries_say_how_often_they_are_right():
     measured = (NBS/'results/gallery.csv').read_text().splitlines()
     assert measured[0] == 'classes,operation,operators,exact,part,none,possible' and len(measured) == 13
 
-def shows(**data): return NotebookNode(outputs=[NotebookNode(data={f'text/{k}': v for k,v in data.items()})])
+def shows(**data): return NotebookNode(outputs=[new_output('display_data', data={f'text/{k}': v for k,v in data.items()})])
+
+def prints(text): return NotebookNode(outputs=[new_output('stream', name='stdout', text=text), new_output('stream', name='stderr', text='warning')])
 
 def test_stored_outputs_are_compared_by_their_words():
     said = load('outputs').said
     assert said(shows(plain='union 0.713 at 1e-5')) == said(shows(plain='union  .68 at 2.5')) == ['union', '#', 'at', '#']
     assert said(shows(plain='a b\n...', html='<style>td {}</style><td>a</td><td>b &amp; c</td>')) == ['a', 'b', '&', 'c']   # all columns
     assert said(shows(plain='<Styler at 0x7f1b>')) == said(shows(plain='<Styler at 0xee01>')) == ['<Styler']
+    assert said(prints('│ union │')) == said(shows(plain='Table()', html='<pre>│ union │</pre>'))   # as Rich does in a kernel
     assert said(shows(plain='pictures')) != said(shows(plain='images')) and said(NotebookNode(outputs=[])) == []
