@@ -45,7 +45,7 @@ def read(wheel, suffix):
 def test_files(wheel):
     with zipfile.ZipFile(wheel) as z: names = z.namelist()
     package = {p.relative_to(ROOT).as_posix() for p in (ROOT/'laso').rglob('*.py')}
-    assert {n for n in names if '.dist-info/' not in n} == package | {'laso/laso_episodes.json', 'laso/py.typed', 'laso/tag/review.html'} | {f'laso/tag/backgrounds/{o}.jpg' for o in WORDS}
+    assert {n for n in names if '.dist-info/' not in n} == package | {'laso/laso_episodes.json', 'laso/py.typed', 'laso/tag/review.html'} | {f'laso/tag/background-images/{o}.jpg' for o in WORDS}
     assert {'laso/_modidx.py', 'laso/core.py', 'laso/tag/__init__.py', 'laso/tag/tagger.py'} <= {*names}
     assert any(n.endswith('licenses/LICENSE') for n in names)
 

@@ -33,7 +33,7 @@ WORDS = dict(
 @cache
 def backgrounds() -> tuple: # of PIL images, in the order of WORDS
     "Photographs of what tags are rarely given for."
-    folder = files('laso.tag')/'backgrounds'
+    folder = files('laso.tag')/'background-images'
     def opened(name):
         with (folder/f'{name}.jpg').open('rb') as f: return Image.open(f).convert('RGB')
     return tuple(map(opened, WORDS))
