@@ -68,6 +68,7 @@ Modules:
 - `laso.lab.study`: Settings chosen on classes held out as if they were novel, then one report on those that are
 - `laso.lab.study_tables`: What a study found, for a terminal and for the pages of this documentation
 - `laso.lab.tags`: Taggers beside other ways to choose probabilities, on photographs of which half show none of the tags
+- `laso.ops.blends`: Which fixed mixture of two images suits the features, found out on classes that are held back
 - `laso.ops.evaluation`: Are the outputs of the operators called by the right labels, and do they lie near images with the right labels?
 - `laso.ops.gallery`: For pairs of images, the real images nearest to their union, intersection and subtraction
 - `laso.ops.kinds`: The three operators together: made, adapted, saved and loaded by the name of their kind

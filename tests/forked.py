@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from laso.bench import output, run
 from laso.evaluate import plots
 from laso.features import extract
+from laso.ops import blends
 from laso.tag import start
 from laso.train import callbacks, recipes
 # chunks and checkpoints as many as in a long run; few pairs, few scenes for `teach`; a small gallery, other figures stay empty
 extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150,)
-recipes.blend_scores.__kwdefaults__['n_pairs'] = 100
+blends.blend_scores.__kwdefaults__['n_pairs'] = 100
 plots.save_figure.__kwdefaults__['dpi'] = 20
 write = output.write_figure
 def write_one(make, path): write(make if path.stem == 'gallery' else lambda: Figure((1, 1)), path)

@@ -22,7 +22,8 @@ from ..features.table import FeatureTable
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
 from ..ops.kinds import set_ops,SetOps
 from ..train.losses import LossWeights
-from ..train.recipes import ops_learner,train_ops,usual_blends
+from ..ops.blends import usual_blends
+from ..train.recipes import ops_learner,train_ops
 
 # %% ../../nbs/lab/95_ablation.ipynb #4940181e
 def _scores(table, kind, epochs, **settings):

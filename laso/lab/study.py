@@ -28,7 +28,8 @@ from ..features.table import FeatureTable
 from ..ops.logic import fuzzy
 from ..ops.kinds import set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs,pair_counts
-from ..train.recipes import best_blends,blend_scores,train_ops,usual_blends
+from ..ops.blends import best_blends,blend_scores,usual_blends
+from ..train.recipes import train_ops
 from ..fewshot.support import support_sets,support_tasks
 from ..fewshot.views import Views
 from ..fewshot.ensemble import Library
