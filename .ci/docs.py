@@ -84,7 +84,8 @@ def fix_page(path):
 def process():
     "Fill _proc/ with pages that smalldocs can render; returns the notebooks that the sidebar does not show."
     shutil.rmtree(PROC, ignore_errors=True)
-    code = 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=2)'
+    # in one process that ends at once: at its end IPython would collect garbage for every page again, for half a minute
+    code = 'import os; from nbdev.serve import proc_nbs; proc_nbs(n_workers=0); os._exit(0)'
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
     cfg = yaml.safe_load((PROC/'_quarto.yml').read_text(encoding='utf8'))
     side = cfg['website']['sidebar']

@@ -19,13 +19,13 @@ from laso.ops import blends
 from laso.tag import start
 from laso.train import callbacks, recipes
 # chunks and checkpoints as many as in a long run; few pairs, few scenes for `teach`; a small gallery, other figures stay empty
-extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150,)
+extract.CHUNK,callbacks.EVERY,start.scenes_ops.__defaults__ = 16,.1,(150, 512)
 blends.blend_scores.__kwdefaults__['n_pairs'] = 100
 plots.save_figure.__kwdefaults__['dpi'] = 20
 write = output.write_figure
 def write_one(make, path): write(make if path.stem == 'gallery' else lambda: Figure((1, 1)), path)
 output.write_figure = run.write_figure = write_one
-recipes.FEWEST = 1024
+recipes.FEWEST = 384
 """
 DRAWN = "output.write_figure = run.write_figure = write\n"   # before a command: all figures as they are
 SERVER = SMALL+"""

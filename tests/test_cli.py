@@ -374,7 +374,8 @@ def test_error_in_a_process(world):
     assert state(world) == before and not (world/'results'/'none').exists()
 
 @pytest.mark.skipif(os.name == 'nt', reason='needs signals')
-@pytest.mark.parametrize('args,when', [('--epochs 500', 'Features'), ('--frozen --ops-epochs 500', 'Operators')])
+@pytest.mark.parametrize('args,when', [('--epochs 500', 'Features'),
+                                       pytest.param('--frozen --ops-epochs 500', 'Operators', marks=pytest.mark.slow)])
 def test_interrupted(world, tmp_path, args, when):
     p = start(world, 'bench', *options(world), '--n-pairs', 50, *args.split(), '--out', tmp_path/'out',
               cache=tmp_path/'cache')

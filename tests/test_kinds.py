@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 from torch import nn
+from forked import network
 from laso import cli
-from laso.data.scenes import make_scenes
 from laso.features.table import load_features, toy_table
 from laso.fewshot.methods import fewshot
 from laso.fewshot.support import support_sets
@@ -55,12 +55,10 @@ def test_in_python(kind, tmp_path):
     score = lambda rows, m: [r['map'] for r in rows if r['method'] == m]
     assert score(few, 'none') == score(plain, 'none') and score(few, 'laso-union') != score(plain, 'laso-union')
 
-def test_on_the_command_line(kind, tmp_path, monkeypatch):
+def test_on_the_command_line(kind, world, tmp_path, monkeypatch):
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'cache'))
     monkeypatch.setattr(recipes, 'FEWEST', 1024)
-    make_scenes(tmp_path/'mini', n_train=240, n_valid=120, size=64, seed=0)
-    some = ['--data', tmp_path/'mini', '--backbone', 'test_efficientnet', '--weights', 'random', '--size', 64, '--frozen',
-            '--episodes', 2]
+    some = ['--data', world/'data', *network(world), '--frozen', '--episodes', 2]
     run = tmp_path/'run'
     def call(*args):
         res = CliRunner().invoke(cli.app, [*map(str, args)])

@@ -21,7 +21,7 @@ def test_what_is_not_flat_is_noticed():
 
 def test_small_and_interrupted(tmp_path):
     "The memory within its usual bounds. A few seconds say nothing of the speed, which other work on the machine decides."
-    out,small = tmp_path/'load.csv','--rows 20000 --width 32 --every .4 --minutes 9 --slower 1'.split()
+    out,small = tmp_path/'load.csv','--rows 5000 --width 32 --every .4 --minutes 9 --slower 1'.split()
     p = subprocess.Popen([*LOAD, *small, '--out', out, '--folder', tmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while p.poll() is None and not (out.exists() and out.read_text().count('\n') > 9): time.sleep(.1)
     p.send_signal(signal.SIGTERM)

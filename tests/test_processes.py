@@ -109,7 +109,8 @@ def test_two_processes_train_the_same_operators(how, kind, learned, table, in_cl
     assert one[f'union.{learned}'].abs().max() > 0   # it learned something
     for k in one: torch.testing.assert_close(one[k], two[k], atol=1e-5, rtol=1e-3)
 
-@pytest.mark.parametrize('launcher', ['torchrun', pytest.param('accelerate', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('launcher', ['torchrun', 'accelerate'])
 def test_laso_train_with_two_processes(launcher, table, tmp_path):
     "As users start it, from nothing."
     said = launched(launcher, laso_command, 'train', table, '--ops-epochs', 1, '--out', tmp_path/'out', cache=tmp_path)

@@ -216,7 +216,7 @@ def at_once(*fs):
 
 def test_teaching_in_threads(backbone, tmp_path, monkeypatch):
     "Four that teach at once write what one writes alone: the operators in the cache, and the tagger."
-    monkeypatch.setattr(scenes_ops, '__defaults__', (150,))   # fewer scenes
+    monkeypatch.setattr(scenes_ops, '__defaults__', (150, 1024))   # less of it
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'alone'))
     alone,ops = taught(backbone, tmp_path/'alone.tagger'),ops_file()
     monkeypatch.setenv('LASO_CACHE', str(tmp_path/'together'))

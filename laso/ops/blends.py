@@ -65,6 +65,7 @@ def best_blends(
     best = {op: mean[op].idxmax() for op in OPS}
     return {op: (blend, bool(rescale)) for op,(blend,rescale) in best.items()}
 
+# %% ../../nbs/ops/47_blends.ipynb #b1e9d0e2
 def usual_blends(
     table:FeatureTable, # features with labels and splits; only base classes count
     rows:Tensor|None=None, # training rows that count, by default all

@@ -187,16 +187,18 @@ _one_trains = threading.RLock()
 def scenes_ops(
     backbone:Backbone, # whose features the operators take
     n:int=300, # scenes
+    n_pairs:int=4096, # pairs an epoch
 ) -> SetOps: # in evaluation mode
     "Operators trained on embedded scenes, from the cache or trained into it."
     from laso.train.callbacks import Checkpoint
     from laso.train.recipes import train_ops
-    key = digest('ops-3', backbone_digest(backbone), backbone.name, transform_settings(backbone), n)
+    key = digest('ops-3', backbone_digest(backbone), backbone.name, transform_settings(backbone), n,
+                 n_pairs)
     path,saved = cache_dir()/f'ops-{key}',Checkpoint(key)
     with _one_trains:   # other threads wait, and read what the first one trained
         if not find_cached(path):
             data = read_folder(scenes_folder(n_train=n, n_valid=100, size=128), n_shot=1)
-            some = dict(h=64, nonneg=backbone.nonneg, n_pairs=4096, cbs=[saved])
+            some = dict(h=64, nonneg=backbone.nonneg, n_pairs=n_pairs, cbs=[saved])
             ops = train_ops(extract(data, backbone), 'mixture', 2, **some)
             with cache_entry(path) as p: ops.save(p)
         saved.remove()
