@@ -65,11 +65,11 @@ def main():
     a = p.parse_args()
     forms = {k: v for k,v in (tests() | dict(pages())).items() if not a.words or any(o in k for o in a.words)}
     rows = {k: r for k,r in known().items() if k in forms or a.words}
-    todo = []
-    for form in longest_first(forms, rows):
-        old = rows.get(form, dict(form=form, result='', seconds='', said='not run'))
-        if a.list or old['result'] == 'passed' and not a.anew: show(old)
-        else: todo.append(form)
+    order = longest_first(forms, rows)
+    left = [k for k in order if a.anew or k not in rows or rows[k]['result'] != 'passed']
+    todo = [] if a.list else left
+    for k in order:
+        if k not in todo: show(rows.get(k, dict(form=k, result='', seconds='', said='not run')))
     start = time.monotonic()
     pool = ThreadPoolExecutor(a.n)
     try:

@@ -41,8 +41,8 @@ def blend_scores(
 def _score_blends(op, length, pairs, head, want):
     "mAP of every blend of an operation on pairs of features, (n, 2, d)."
     ps = parts(*pairs.unbind(1))
-    logits,long = ps@head.weight.T,ps.double()
-    products = long@long.mT   # of parts, (n, 4, 4)
+    logits,exact = ps@head.weight.T,ps.double()   # a difference is short beside its parts
+    products = exact@exact.mT   # of parts, (n, 4, 4)
     for name in BLENDS[op]:
         b = Blend(op, blend=name)
         if b.powers == (1, 1):   # a sum of parts: what is known of them is enough
