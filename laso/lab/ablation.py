@@ -19,10 +19,10 @@ from ..evaluate.metrics import mean_ap
 from ..evaluate.plots import NotebookFigure,own_settings
 from ..evaluate.statistics import mean_ci,paired_ci
 from ..features.table import FeatureTable
+from ..ops.blends import usual_blends
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs
 from ..ops.kinds import set_ops,SetOps
 from ..train.losses import LossWeights
-from ..ops.blends import usual_blends
 from ..train.recipes import ops_learner,train_ops
 
 # %% ../../nbs/lab/95_ablation.ipynb #4940181e

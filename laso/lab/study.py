@@ -25,10 +25,10 @@ from ..data.labels import pseudo_novel
 from ..evaluate.metrics import mean_ap
 from ..evaluate.statistics import fewshot_table,over_classes,two_way
 from ..features.table import FeatureTable
+from ..ops.blends import best_blends,blend_scores,usual_blends
 from ..ops.logic import fuzzy
 from ..ops.kinds import set_ops,SetOps
 from ..ops.evaluation import class_columns,evaluation_heads,evaluation_pairs,pair_counts
-from ..ops.blends import best_blends,blend_scores,usual_blends
 from ..train.recipes import train_ops
 from ..fewshot.support import support_sets,support_tasks
 from ..fewshot.views import Views
